@@ -1,0 +1,56 @@
+"""Command R7B and A: attention and MLP side by side; windowed layers have positions, full ones none."""
+
+import mlx.core as mx
+
+from engine.cache.live import Rows
+from engine.config import ConfigReader
+from engine.layers.activations import ACTIVATIONS
+from engine.layers.attention import HeadSizes, SelfAttention
+from engine.layers.causal import CausalLM
+from engine.layers.mlp import GatedMLP
+from engine.layers.module import Module
+from engine.layers.norm import LayerNorm
+from engine.layers.rope import Rope
+
+
+class Block(Module):
+    """x + attention(norm(x)) + mlp(norm(x)), with one norm."""
+
+    def __init__(self, config: ConfigReader, layer: int, sizes: HeadSizes, rope: Rope | None) -> None:
+        bias = config.flag("attention_bias", default=False)
+        activation = config.choice("hidden_act", ACTIVATIONS, "silu")
+        self.self_attn = SelfAttention(layer, sizes, rope, bias=bias, output_bias=bias)
+        self.mlp = GatedMLP(sizes.hidden_size, config.count("intermediate_size"), activation)
+        self.input_layernorm = LayerNorm(sizes.hidden_size, config.number("layer_norm_eps", 1e-5), bias=False)
+
+    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+        normed = self.input_layernorm(x)
+        return x + self.self_attn(normed, rows) + self.mlp(normed)
+
+
+class Model(CausalLM):
+    """The whole model."""
+
+    def __init__(self, config: ConfigReader) -> None:
+        sizes = HeadSizes(*config.heads())
+        num_layers = config.count("num_hidden_layers")
+        windows = _windows(config, num_layers)
+        rope = Rope(config.rope(sizes.head_dim), interleaved=True)
+        super().__init__(
+            config.count("vocab_size"),
+            sizes.hidden_size,
+            [Block(config, layer, sizes, rope if windows[layer] else None) for layer in range(num_layers)],
+            LayerNorm(sizes.hidden_size, config.number("layer_norm_eps", 1e-5), bias=False),
+            tied=config.flag("tie_word_embeddings", default=True),
+            windows=windows,
+            logit_scale=config.number("logit_scale", 0.0625),
+        )
+
+
+def _windows(config: ConfigReader, num_layers: int) -> list[int | None]:
+    """As layer_types says, else every `sliding_window_pattern`-th layer sees everything."""
+    window = config.count("sliding_window", 4096)
+    pattern = config.count("sliding_window_pattern", 4)
+    if config.has("layer_types"):
+        return config.windows(num_layers)
+    return [window if (layer + 1) % pattern else None for layer in range(num_layers)]

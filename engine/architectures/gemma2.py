@@ -1,0 +1,61 @@
+"""Gemma 2: four norms per block, capped scores and logits, a window in every other layer (arXiv:2408.00118)."""
+
+import mlx.core as mx
+
+from engine.cache.live import Rows
+from engine.config import ConfigReader
+from engine.layers.activations import ACTIVATIONS
+from engine.layers.attention import HeadSizes, SelfAttention
+from engine.layers.causal import CausalLM
+from engine.layers.mlp import GatedMLP
+from engine.layers.module import Module
+from engine.layers.norm import UnitOffsetRMSNorm
+from engine.layers.rope import Rope
+
+
+class Block(Module):
+    """x + norm(attention(norm(x))), then x + norm(mlp(norm(x)))."""
+
+    def __init__(self, config: ConfigReader, layer: int, sizes: HeadSizes, rope: Rope) -> None:
+        eps = config.number("rms_norm_eps", 1e-6)
+        bias = config.flag("attention_bias", default=False)
+        softcap = config.optional_number("attn_logit_softcapping")
+        activation = config.choice("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh")
+        self.self_attn = SelfAttention(layer, sizes, rope, bias=bias, output_bias=bias, softcap=softcap)
+        self.mlp = GatedMLP(sizes.hidden_size, config.count("intermediate_size"), activation)
+        self.input_layernorm = UnitOffsetRMSNorm(sizes.hidden_size, eps)
+        self.post_attention_layernorm = UnitOffsetRMSNorm(sizes.hidden_size, eps)
+        self.pre_feedforward_layernorm = UnitOffsetRMSNorm(sizes.hidden_size, eps)
+        self.post_feedforward_layernorm = UnitOffsetRMSNorm(sizes.hidden_size, eps)
+
+    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), rows))
+        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+
+
+class Model(CausalLM):
+    """The whole model."""
+
+    def __init__(self, config: ConfigReader) -> None:
+        config.choice("hidden_act", ACTIVATIONS, "gelu_pytorch_tanh")  # older files name it; hidden_activation counts
+        sizes = HeadSizes(*config.heads(256), scale=config.number("query_pre_attn_scalar", 256.0) ** -0.5)
+        num_layers = config.count("num_hidden_layers")
+        rope = Rope(config.rope(sizes.head_dim))
+        super().__init__(
+            config.count("vocab_size"),
+            sizes.hidden_size,
+            [Block(config, layer, sizes, rope) for layer in range(num_layers)],
+            UnitOffsetRMSNorm(sizes.hidden_size, config.number("rms_norm_eps", 1e-6)),
+            tied=config.flag("tie_word_embeddings", default=True),
+            windows=_windows(config, num_layers),
+            embedding_scale=sizes.hidden_size**0.5,
+            logit_softcap=config.optional_number("final_logit_softcapping"),
+        )
+
+
+def _windows(config: ConfigReader, num_layers: int) -> list[int | None]:
+    """As layer_types says, else in layers 0, 2, 4 and so on."""
+    window = config.count("sliding_window", 4096)
+    if config.has("layer_types"):
+        return config.windows(num_layers)
+    return [None if layer % 2 else window for layer in range(num_layers)]

@@ -1,0 +1,96 @@
+"""GPT-2 and the plain learned-position, pre-norm decoder of the literature (Radford et al. 2019)."""
+
+from collections.abc import Iterable, Iterator
+
+import mlx.core as mx
+
+from engine.cache.live import Rows
+from engine.config import ConfigReader
+from engine.errors import CheckpointUnsupported
+from engine.layers.activations import ACTIVATIONS
+from engine.layers.attention import HeadSizes, join_heads, split_heads
+from engine.layers.linear import Embedding, Linear
+from engine.layers.mlp import MLP
+from engine.layers.module import Module
+from engine.layers.norm import LayerNorm
+from engine.layers.position import positions
+
+# Matrices that the checkpoint stores as (in, out).
+_TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+
+
+class Attention(Module):
+    """Attention with one projection to queries, keys and values."""
+
+    def __init__(self, layer: int, sizes: HeadSizes) -> None:
+        self.c_attn = Linear(sizes.hidden_size, 3 * sizes.hidden_size, bias=True)
+        self.c_proj = Linear(sizes.hidden_size, sizes.hidden_size, bias=True)
+        self._layer = layer
+        self._num_heads = sizes.num_heads
+        self._scale = sizes.head_dim**-0.5 if sizes.scale is None else sizes.scale
+
+    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+        queries, keys, values = (split_heads(each, self._num_heads) for each in mx.split(self.c_attn(x), 3, axis=-1))
+        return self.c_proj(join_heads(rows.attend(self._layer, queries, keys, values, self._scale)))
+
+
+class Block(Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: ConfigReader, layer: int, sizes: HeadSizes) -> None:
+        eps = config.number("layer_norm_epsilon", 1e-5)
+        inner_size = config.count("n_inner", 4 * sizes.hidden_size)
+        activation = config.choice("activation_function", ACTIVATIONS, "gelu_new")
+        self.ln_1 = LayerNorm(sizes.hidden_size, eps)
+        self.attn = Attention(layer, sizes)
+        self.ln_2 = LayerNorm(sizes.hidden_size, eps)
+        self.mlp = MLP(sizes.hidden_size, inner_size, activation, names=("c_fc", "c_proj"))
+
+    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+        x = x + self.attn(self.ln_1(x), rows)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Model(Module):
+    """The whole model; its head is the token table."""
+
+    def __init__(self, config: ConfigReader) -> None:
+        hidden_size, num_heads = config.count("n_embd", 768), config.count("n_head", 12)
+        self.wte = Embedding(config.count("vocab_size"), hidden_size)
+        self.wpe = Embedding(config.count("n_positions", 1024), hidden_size)
+        self.h = [
+            Block(config, layer, HeadSizes(hidden_size, num_heads, num_heads, hidden_size // num_heads, scale))
+            for layer, scale in enumerate(_scales(config, hidden_size // num_heads))
+        ]
+        self.ln_f = LayerNorm(hidden_size, config.number("layer_norm_epsilon", 1e-5))
+        if not config.flag("tie_word_embeddings", default=True):
+            raise CheckpointUnsupported("tie_word_embeddings", False, "true for model_type 'gpt2'")
+
+    @property
+    def windows(self) -> list[int | None]:
+        """Every layer sees everything."""
+        return [None] * len(self.h)
+
+    def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
+        """ids: (rows, length) integers; returns (rows, length, hidden_size)."""
+        x = self.wte(ids) + self.wpe(positions(rows.offsets, ids.shape[1]))
+        for block in self.h:
+            x = block(x, rows)
+        return self.ln_f(x)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """(..., hidden_size) to (..., vocab_size)."""
+        return self.wte.multiply(hidden)
+
+    def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
+        """Drop the stored masks and the prefix, and turn (in, out) matrices round."""
+        for name, array in tensors:
+            own = name.removeprefix("transformer.")
+            if not own.endswith((".attn.bias", ".attn.masked_bias")):
+                yield own, array.T if own.endswith(_TRANSPOSED) and array.dtype != mx.uint32 else array
+
+
+def _scales(config: ConfigReader, head_dim: int) -> list[float]:
+    scale = head_dim**-0.5 if config.flag("scale_attn_weights", default=True) else 1.0
+    by_layer = config.flag("scale_attn_by_inverse_layer_idx", default=False)
+    return [scale / (layer + 1) if by_layer else scale for layer in range(config.count("n_layer", 12))]

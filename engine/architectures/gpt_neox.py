@@ -1,0 +1,90 @@
+"""GPT-NeoX and Pythia: attention and MLP side by side, queries, keys and values fused per head (arXiv:2204.06745)."""
+
+from collections.abc import Iterable, Iterator
+
+import mlx.core as mx
+
+from engine.cache.live import Rows
+from engine.config import ConfigReader
+from engine.layers.activations import ACTIVATIONS
+from engine.layers.attention import HeadSizes, join_heads
+from engine.layers.linear import Embedding, Linear
+from engine.layers.mlp import MLP
+from engine.layers.module import Module
+from engine.layers.norm import LayerNorm
+from engine.layers.rope import Rope
+
+
+class Attention(Module):
+    """Attention whose fused projection holds query, key and value of the first head, then of the second, and so on."""
+
+    def __init__(self, layer: int, sizes: HeadSizes, rope: Rope, *, bias: bool) -> None:
+        self.query_key_value = Linear(sizes.hidden_size, 3 * sizes.hidden_size, bias=bias)
+        self.dense = Linear(sizes.hidden_size, sizes.hidden_size, bias=bias)
+        self._layer = layer
+        self._num_heads = sizes.num_heads
+        self._rope = rope
+        self._scale = sizes.head_dim**-0.5
+
+    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+        num_rows, length, _ = x.shape
+        fused = self.query_key_value(x).reshape(num_rows, length, self._num_heads, -1).transpose(0, 2, 1, 3)
+        queries, keys, values = mx.split(fused, 3, axis=-1)
+        queries = self._rope(queries, rows.offsets, rows.planned_lengths)
+        keys = self._rope(keys, rows.offsets, rows.planned_lengths)
+        return self.dense(join_heads(rows.attend(self._layer, queries, keys, values, self._scale)))
+
+
+class Block(Module):
+    """x + attention(norm(x)) + mlp(norm(x)); one after the other where use_parallel_residual is off."""
+
+    def __init__(self, config: ConfigReader, layer: int, sizes: HeadSizes, rope: Rope) -> None:
+        eps = config.number("layer_norm_eps", 1e-5)
+        activation = config.choice("hidden_act", ACTIVATIONS, "gelu")
+        names = ("dense_h_to_4h", "dense_4h_to_h")
+        self.input_layernorm = LayerNorm(sizes.hidden_size, eps)
+        self.post_attention_layernorm = LayerNorm(sizes.hidden_size, eps)
+        self.attention = Attention(layer, sizes, rope, bias=config.flag("attention_bias", default=True))
+        self.mlp = MLP(sizes.hidden_size, config.count("intermediate_size"), activation, names=names)
+        self._parallel = config.flag("use_parallel_residual", default=True)
+
+    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+        attended = x + self.attention(self.input_layernorm(x), rows)
+        return attended + self.mlp(self.post_attention_layernorm(x if self._parallel else attended))
+
+
+class Model(Module):
+    """The whole model."""
+
+    def __init__(self, config: ConfigReader) -> None:
+        sizes = HeadSizes(*config.heads())
+        rope = Rope(config.rope(sizes.head_dim, default_part=config.number("rotary_pct", 0.25)))
+        self.embed_in = Embedding(config.count("vocab_size"), sizes.hidden_size)
+        self.layers = [Block(config, layer, sizes, rope) for layer in range(config.count("num_hidden_layers"))]
+        self.final_layer_norm = LayerNorm(sizes.hidden_size, config.number("layer_norm_eps", 1e-5))
+        self._tied = config.flag("tie_word_embeddings", default=False)
+        if not self._tied:
+            self.embed_out = Linear(sizes.hidden_size, config.count("vocab_size"))
+
+    @property
+    def windows(self) -> list[int | None]:
+        """Every layer sees everything."""
+        return [None] * len(self.layers)
+
+    def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
+        """ids: (rows, length) integers; returns (rows, length, hidden_size)."""
+        x = self.embed_in(ids)
+        for layer in self.layers:
+            x = layer(x, rows)
+        return self.final_layer_norm(x)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """(..., hidden_size) to (..., vocab_size)."""
+        return self.embed_in.multiply(hidden) if self._tied else self.embed_out(hidden)
+
+    def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
+        """Drop the prefix and the stored masks."""
+        for name, array in tensors:
+            own = name.removeprefix("gpt_neox.")
+            if not own.endswith((".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")):
+                yield own, array

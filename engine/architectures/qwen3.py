@@ -1,0 +1,48 @@
+"""Qwen 3: Llama-shaped, with a norm on every head's queries and keys (arXiv:2505.09388)."""
+
+from engine.config import ConfigReader
+from engine.layers.activations import ACTIVATIONS
+from engine.layers.attention import HeadSizes, SelfAttention
+from engine.layers.causal import CausalLM, PreNormBlock
+from engine.layers.mlp import GatedMLP
+from engine.layers.norm import RMSNorm
+from engine.layers.rope import Rope
+
+
+class Model(CausalLM):
+    """The whole model."""
+
+    def __init__(self, config: ConfigReader) -> None:
+        sizes = HeadSizes(*config.heads())
+        num_layers = config.count("num_hidden_layers")
+        rope = Rope(config.rope(sizes.head_dim))
+        super().__init__(
+            config.count("vocab_size"),
+            sizes.hidden_size,
+            [_block(config, layer, sizes, rope) for layer in range(num_layers)],
+            RMSNorm(sizes.hidden_size, config.number("rms_norm_eps", 1e-6)),
+            tied=config.flag("tie_word_embeddings", default=False),
+            windows=_windows(config, num_layers),
+        )
+
+
+def _block(config: ConfigReader, layer: int, sizes: HeadSizes, rope: Rope) -> PreNormBlock:
+    bias = config.flag("attention_bias", default=False)
+    activation = config.choice("hidden_act", ACTIVATIONS, "silu")
+    eps = config.number("rms_norm_eps", 1e-6)
+    attention = SelfAttention(
+        layer,
+        sizes,
+        rope,
+        bias=bias,
+        output_bias=bias,
+        q_norm=RMSNorm(sizes.head_dim, eps),
+        k_norm=RMSNorm(sizes.head_dim, eps),
+    )
+    mlp = GatedMLP(sizes.hidden_size, config.count("intermediate_size"), activation)
+    return PreNormBlock(attention, mlp, RMSNorm(sizes.hidden_size, eps), RMSNorm(sizes.hidden_size, eps))
+
+
+def _windows(config: ConfigReader, num_layers: int) -> list[int | None]:
+    windows = config.windows(num_layers)
+    return windows if config.flag("use_sliding_window", default=False) else [None] * num_layers

@@ -1,0 +1,1 @@
+"""Live keys and values of the running sequences."""

@@ -1,0 +1,1 @@
+"""What lies on disk: configuration, tensors and tokenizer files, checked before use."""

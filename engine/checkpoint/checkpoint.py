@@ -1,0 +1,130 @@
+"""What lies on disk as one value: configuration, tensors and how they are packed, from headers alone. No mlx."""
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.checkpoint.folder import ModelFolder
+from engine.checkpoint.ggml_types import BY_NAME
+from engine.checkpoint.gguf import read_header
+from engine.checkpoint.gguf_config import find_architecture, read_config, read_generation_config
+from engine.checkpoint.gguf_names import translate_tensors
+from engine.checkpoint.json_object import shown
+from engine.checkpoint.mlx_quantization import read_quantization
+from engine.checkpoint.shards import INDEX_FILE, SINGLE_FILE, read_shards
+from engine.checkpoint.tensors import Quantization, TensorEntry
+from engine.errors import CheckpointCorrupt, CheckpointNotFound, CheckpointUnsupported
+
+__all__ = ["Checkpoint", "Quantization", "TensorEntry", "open_checkpoint"]
+
+_CONFIG_FILE = "config.json"
+_GENERATION_FILE = "generation_config.json"
+_MAX_CONFIG_BYTES = 8 << 20
+_MAX_MODEL_TYPE_LENGTH = 128
+_PICKLE_SUFFIXES = (".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk. Every offset, size and name in it has been checked.
+
+    config: keys of Hugging Face's config.json, translated for a GGUF; model_type is a string
+    generation_config: of generation_config.json, or the GGUF's end and beginning tokens; {} when there is none
+    tensors: by Hugging Face's names
+    quantization: by module path ("model.layers.0.self_attn.q_proj"); a module that is not in it is dense
+    gguf_metadata: the GGUF's own keys; None for safetensors
+    """
+
+    path: Path
+    format: Literal["safetensors", "gguf"]
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+    tensors: dict[str, TensorEntry]
+    quantization: dict[str, Quantization]
+    gguf_metadata: dict[str, Any] | None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tensors on disk."""
+        return sum(entry.num_bytes for entry in self.tensors.values())
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a model: a folder with config.json and safetensors, a folder with one GGUF, or a .gguf file.
+
+    Reads headers and small JSON files only.
+    Raises CheckpointNotFound, CheckpointCorrupt and CheckpointUnsupported.
+    """
+    if _is_folder(path):
+        return _open_folder(path, ModelFolder(path))
+    if path.suffix.lower() != ".gguf":
+        raise CheckpointUnsupported("file", path.name, "a model folder, or a .gguf file")
+    return _open_gguf(path, path)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        raise CheckpointNotFound(shown(path.name), "there is no such model, or it cannot be reached") from None
+
+
+def _open_folder(path: Path, folder: ModelFolder) -> Checkpoint:
+    if folder.has(SINGLE_FILE) or folder.has(INDEX_FILE):
+        return _open_safetensors(path, folder)
+    names = folder.names()
+    ggufs = [name for name in names if name.lower().endswith(".gguf")]
+    if len(ggufs) == 1:
+        return _open_gguf(path, folder.file(ggufs[0]))
+    if ggufs:
+        raise CheckpointUnsupported("folder", f"{len(ggufs)} GGUF files", "one GGUF file, or the path of one of them")
+    pickles = [name for name in names if name.lower().endswith(_PICKLE_SUFFIXES)]
+    if pickles:
+        raise CheckpointUnsupported(
+            "weights",
+            pickles[0][:128],
+            "safetensors and GGUF; this file is a Python pickle, which may run code when it is read: use a copy of the "
+            "model in safetensors, or convert it with save_pretrained(..., safe_serialization=True)",
+        )
+    raise CheckpointNotFound(folder.name, f"the folder has neither {SINGLE_FILE} nor {INDEX_FILE} nor a GGUF file")
+
+
+def _open_safetensors(path: Path, folder: ModelFolder) -> Checkpoint:
+    config = folder.json(_CONFIG_FILE, _MAX_CONFIG_BYTES)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or not 0 < len(model_type) <= _MAX_MODEL_TYPE_LENGTH:
+        raise CheckpointCorrupt(_CONFIG_FILE, f"model_type is {shown(model_type)}, not a name")
+    generation = folder.json(_GENERATION_FILE, _MAX_CONFIG_BYTES) if folder.has(_GENERATION_FILE) else {}
+    tensors = read_shards(folder)
+    quantization = read_quantization(config, tensors)
+    return Checkpoint(path, "safetensors", config, generation, tensors, quantization, gguf_metadata=None)
+
+
+def _open_gguf(path: Path, file: Path) -> Checkpoint:
+    header = read_header(file)
+    _, architecture = find_architecture(header.metadata)
+    config = read_config(header, file.name)
+    tensors = translate_tensors(
+        header.tensors,
+        architecture,
+        config["num_hidden_layers"],
+        config["num_attention_heads"],
+        config["num_key_value_heads"],
+    )
+    generation = read_generation_config(header.metadata, config["vocab_size"], file.name)
+    return Checkpoint(path, "gguf", config, generation, tensors, _packed_modules(tensors), header.metadata)
+
+
+def _packed_modules(tensors: dict[str, TensorEntry]) -> dict[str, Quantization]:
+    quantization: dict[str, Quantization] = {}
+    for entry in tensors.values():
+        kind = BY_NAME[entry.dtype]
+        if kind.quantization is None:
+            continue
+        if len(entry.shape) != 2 or not entry.name.endswith(".weight"):
+            raise CheckpointUnsupported(
+                f"GGML type of tensor {shown(entry.name)}", kind.name, "F32 for what is no matrix"
+            )
+        quantization[entry.name.removesuffix(".weight")] = kind.quantization
+    return quantization

@@ -1,0 +1,60 @@
+"""Parse JSON written by strangers into one object. Knows size, depth and duplicate keys; knows no key's meaning."""
+
+import json
+from collections import Counter
+from typing import Any
+
+from engine.errors import CheckpointCorrupt
+
+_MAX_DEPTH = 64
+
+
+def parse_object(text: bytes, file: str) -> dict[str, Any]:
+    """Parse UTF-8 JSON whose top is an object, at most 64 levels deep and without a key given twice.
+
+    file: bare name, for the message
+    Raises CheckpointCorrupt.
+    """
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=lambda pairs: _unique(pairs, file))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointCorrupt(file, f"it is not JSON ({_reason(error)})") from None
+    if not isinstance(value, dict):
+        raise CheckpointCorrupt(file, f"its JSON is a {type(value).__name__}, not an object")
+    _check_depth(value, file)
+    return value
+
+
+def shown(text: object) -> str:
+    """A name from a file, fit for a message: quoted, escaped, and cut at 80 characters."""
+    quoted = ascii(text)
+    return quoted if len(quoted) <= 80 else f"{quoted[:76]}...{quoted[0]}"
+
+
+def _unique(pairs: list[tuple[str, Any]], file: str) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise CheckpointCorrupt(file, f"key {shown(twice)} is given twice")
+    return mapping
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos}"
+    return {UnicodeDecodeError: "not UTF-8", RecursionError: "nested too deeply"}.get(
+        type(error), "a number is too long"
+    )
+
+
+def _check_depth(value: dict[str, Any], file: str) -> None:
+    level: list[Any] = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise CheckpointCorrupt(file, f"its JSON is nested more than {_MAX_DEPTH} levels deep")
+
+
+def _children(parent: dict[str, Any] | list[Any]) -> Any:
+    return parent.values() if isinstance(parent, dict) else parent

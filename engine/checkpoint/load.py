@@ -1,0 +1,103 @@
+"""Read a checkpoint's tensors into mlx arrays. Trusts the entries' numbers, which their headers' readers have checked.
+
+Reads into fresh memory instead of mapping the file: a file that shrinks meanwhile is then an error, not a crash.
+"""
+
+from collections.abc import Iterator
+from io import BufferedReader
+from itertools import groupby
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.checkpoint.checkpoint import Checkpoint, TensorEntry
+from engine.checkpoint.folder import open_file
+from engine.checkpoint.ggml_blocks import PackedBlocks, repack
+from engine.checkpoint.ggml_types import BY_NAME, GGMLType
+from engine.checkpoint.json_object import shown
+from engine.errors import CheckpointCorrupt
+
+_NUMPY_TYPES = {
+    "BOOL": "?",
+    "I8": "i1",
+    "U8": "u1",
+    "I16": "<i2",
+    "U16": "<u2",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I32": "<i4",
+    "U32": "<u4",
+    "F32": "<f4",
+    "I64": "<i8",
+    "U64": "<u8",
+}
+# Blocks repacked at a time: small enough to stay in the processor's cache.
+_CHUNK_BLOCKS = 1 << 14
+
+Array = NDArray[Any]
+
+
+def load_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, mx.array]]:
+    """Every tensor by its Hugging Face name, in the order of the files.
+
+    A packed module gives "x.weight" (out, in * bits / 32) uint32, "x.scales" and "x.biases" (out, in / group_size).
+    Types are as stored; a GGUF's scales and biases are float16.
+    Raises CheckpointNotFound and CheckpointCorrupt.
+    """
+    entries = sorted(checkpoint.tensors.values(), key=lambda entry: (entry.file, entry.offset))
+    for path, in_file in groupby(entries, key=lambda entry: entry.file):
+        with open_file(path) as file:
+            for entry in in_file:
+                file.seek(entry.offset)
+                yield from _load(file, entry)
+
+
+def _load(file: BufferedReader, entry: TensorEntry) -> Iterator[tuple[str, mx.array]]:
+    kind = BY_NAME.get(entry.dtype)
+    if kind is None or kind.quantization is None:
+        yield entry.name, _load_dense(file, entry)
+        return
+    blocks = _load_blocks(file, entry, kind, kind.quantization.bits)
+    path, rows = entry.name.removesuffix(".weight"), entry.shape[0]
+    yield f"{path}.weight", mx.array(_in_order(blocks.packed.reshape(rows, -1), entry).view("<u4"))
+    yield f"{path}.scales", mx.array(_in_order(blocks.scales.reshape(rows, -1), entry))
+    yield f"{path}.biases", mx.array(_in_order(blocks.biases.reshape(rows, -1), entry))
+
+
+def _load_dense(file: BufferedReader, entry: TensorEntry) -> mx.array:
+    data = np.empty(entry.num_bytes, np.uint8)
+    _fill(file, data, entry)
+    if entry.dtype == "BOOL":
+        data = np.minimum(data, 1)
+    array = mx.array(_in_order(data.view(_NUMPY_TYPES[entry.dtype]).reshape(entry.shape), entry))
+    return array.view(mx.bfloat16) if entry.dtype == "BF16" else array
+
+
+def _load_blocks(file: BufferedReader, entry: TensorEntry, kind: GGMLType, bits: int) -> PackedBlocks:
+    num_blocks = entry.num_bytes // kind.block_bytes
+    result = PackedBlocks.empty(num_blocks, bits)
+    chunk = np.empty((min(_CHUNK_BLOCKS, num_blocks), kind.block_bytes), np.uint8)
+    for start in range(0, num_blocks, _CHUNK_BLOCKS):
+        stop = min(start + _CHUNK_BLOCKS, num_blocks)
+        blocks = chunk[: stop - start]
+        _fill(file, blocks.reshape(-1), entry)
+        repack(kind.name, blocks, result.part(start, stop))
+    if not result.is_finite():
+        raise CheckpointCorrupt(entry.file.name, f"tensor {shown(entry.name)} has a scale that is not finite")
+    return result
+
+
+def _fill(file: BufferedReader, data: NDArray[np.uint8], entry: TensorEntry) -> None:
+    num_bytes = file.readinto(data.data)
+    if num_bytes != data.nbytes:
+        raise CheckpointCorrupt(entry.file.name, f"it ended inside tensor {shown(entry.name)} while it was read")
+
+
+def _in_order(rows: Array, entry: TensorEntry) -> Array:
+    """Rows as in a Hugging Face checkpoint: from pairs (i, i + half) side by side to one half after the other."""
+    if not entry.interleaved_heads:
+        return rows
+    by_pair = rows.reshape(entry.interleaved_heads, -1, 2, *rows.shape[1:])
+    return np.ascontiguousarray(by_pair.swapaxes(1, 2).reshape(rows.shape))

@@ -1,0 +1,37 @@
+"""Where one tensor lies on disk, and how a packed one is quantised. Knows no file format and no array library."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+QuantizationMode = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One tensor of a checkpoint, as its header describes it; every number has been checked against the file.
+
+    name: as in a Hugging Face checkpoint
+    dtype: a safetensors type ("F32", "BF16", "U32", ...) or a GGML block type ("Q4_0", "Q4_1", "Q8_0")
+    shape: row-major, (out, in) for a matrix; of the unpacked values for GGML blocks
+    offset: bytes from the file's start
+    interleaved_heads: 0, or the heads in which row 2i belongs to row i, and row 2i + 1 to row i + half of the
+        head, of a Hugging Face checkpoint; load_tensors brings them back into order
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    num_bytes: int
+    interleaved_heads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How a module's weight is packed. group_size: weights that share one scale."""
+
+    bits: int
+    group_size: int
+    mode: QuantizationMode = "affine"

@@ -1,0 +1,281 @@
+"""Read a checkpoint's configuration and refuse what is not implemented. Imports no mlx.
+
+An architecture reads the keys it honours through `ConfigReader`. At the end, `finish()` looks at every key that is
+known to change the maths in some family: one that is set and was not read refuses the model.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from engine.errors import CheckpointUnsupported
+
+Number = TypeVar("Number", int, float)
+
+# Keys that change the result in one family or another, with the values that leave it as it is.
+_NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
+    "alibi": (False,),
+    "attention_chunk_size": (),
+    "attention_multiplier": (),
+    "attn_logit_softcapping": (),
+    "clip_qkv": (),
+    "embedding_multiplier": (1, 1.0),
+    "final_logit_softcapping": (),
+    "hidden_act": ("silu",),
+    "layer_types": (),
+    "logit_scale": (1, 1.0),
+    "logits_scaling": (1, 1.0),
+    "mlp_bias": (False,),
+    "attention_bias": (False,),
+    "moe_intermediate_size": (),
+    "no_rope_layers": (),
+    "num_experts": (0, 1),
+    "num_local_experts": (0, 1),
+    "partial_rotary_factor": (1, 1.0),
+    "position_embedding_type": ("rope", "absolute"),
+    "qk_layernorm": (False,),
+    "query_pre_attn_scalar": (),
+    "residual_multiplier": (1, 1.0),
+    "rope_parameters": (),
+    "rope_scaling": (),
+    "rotary_pct": (1, 1.0),
+    "scale_depth": (),
+    "scale_emb": (1, 1.0),
+    "sliding_window": (),
+    "use_parallel_residual": (False,),
+    "use_qk_norm": (False,),
+}
+_MAX_COUNT = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class RopeSpec:
+    """Rotary position embedding as plain numbers (Su et al. 2021, arXiv:2104.09864).
+
+    kind: "default", "linear", "dynamic", "yarn", "llama3" or "longrope"
+    dims: rotated dimensions of a head; base: theta
+    original_length: tokens the model was trained on before scaling
+    short_factors, long_factors: one divisor per pair of dimensions (longrope)
+    attention_factor: multiplies rotated queries and keys; None takes the kind's own rule
+    """
+
+    dims: int
+    base: float
+    kind: str = "default"
+    factor: float = 1.0
+    original_length: int = 0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    attention_factor: float | None = None
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    short_factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
+
+
+class ConfigReader:
+    """The keys of a config.json, with types checked and what was read remembered."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+        self._read: set[str] = set()
+
+    def has(self, key: str) -> bool:
+        """True when the key is there and not null."""
+        self._read.add(key)
+        return self._config.get(key) is not None
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """A whole number from 1 to 16 million; the default when the key is absent or null."""
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_COUNT:
+            raise CheckpointUnsupported(key, value, f"a whole number from 1 to {_MAX_COUNT}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A finite number; the default when the key is absent or null."""
+        return _finite(key, self._value(key, default))
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """A boolean; the default when the key is absent or null."""
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise CheckpointUnsupported(key, value, "true or false")
+        return value
+
+    def choice(self, key: str, supported: Collection[str], default: str | None = None) -> str:
+        """One of the supported words; the default when the key is absent or null."""
+        value = self._value(key, default)
+        if value not in supported:
+            raise CheckpointUnsupported(key, value, ", ".join(sorted(supported)))
+        return str(value)
+
+    def words(self, key: str, supported: Collection[str], length: int, default: str) -> list[str]:
+        """One of the supported words per layer; `length` times the default when the key is absent."""
+        value = self._value(key, [default] * length)
+        if not isinstance(value, list) or len(value) != length or any(word not in supported for word in value):
+            raise CheckpointUnsupported(key, value, f"{length} of {', '.join(sorted(supported))}")
+        return [str(word) for word in value]
+
+    def numbers(self, key: str, length: int) -> list[float] | None:
+        """A list of `length` finite numbers, or None when the key is absent or null."""
+        value = self._value(key, [])
+        if not value:
+            return None
+        if not isinstance(value, list) or len(value) != length:
+            raise CheckpointUnsupported(key, value, f"a list of {length} numbers")
+        return [_finite(key, each) for each in value]
+
+    def integers(self, key: str) -> list[int]:
+        """A list of whole numbers, empty when the key is absent or null."""
+        value = self._value(key, [])
+        if not isinstance(value, list) or any(isinstance(each, bool) or not isinstance(each, int) for each in value):
+            raise CheckpointUnsupported(key, value, "a list of whole numbers")
+        return value
+
+    def optional_number(self, key: str) -> float | None:
+        """A finite number, or None when the key is absent or null."""
+        return self.number(key) if self.has(key) else None
+
+    def refuse_true(self, key: str) -> None:
+        """Refuse the model when this switch is on."""
+        if self.flag(key, default=False):
+            raise CheckpointUnsupported(key, True, "false")
+
+    def heads(self, default_head_dim: int | None = None) -> tuple[int, int, int, int]:
+        """hidden_size, num_heads, num_kv_heads and head_dim under their usual keys."""
+        hidden_size = self.count("hidden_size")
+        num_heads = self.count("num_attention_heads")
+        num_kv_heads = self.count("num_key_value_heads", num_heads)
+        return (
+            hidden_size,
+            num_heads,
+            num_kv_heads,
+            self.count("head_dim", default_head_dim or hidden_size // num_heads),
+        )
+
+    def windows(self, num_layers: int) -> list[int | None]:
+        """Per layer the sliding window, or None: `sliding_window`, in the layers that `layer_types` names."""
+        window = self.count("sliding_window") if self.has("sliding_window") else None
+        default = "full_attention" if window is None else "sliding_attention"
+        kinds = self.words("layer_types", ("full_attention", "sliding_attention"), num_layers, default)
+        return [window if kind == "sliding_attention" else None for kind in kinds]
+
+    def rope(
+        self, head_dim: int, default_base: float = 10_000.0, *, default_part: float = 1.0, kind: str | None = None
+    ) -> RopeSpec:
+        """The rotary embedding, from `rope_parameters` or the older `rope_theta` with `rope_scaling`.
+
+        default_part: share of a head's dimensions that is rotated when the configuration says nothing
+        kind: the layer type whose parameters are meant, where there are several
+        """
+        parameters = self._mapping("rope_parameters")
+        if kind is not None and kind in parameters:
+            parameters = _object("rope_parameters", parameters[kind])
+        parameters = parameters or self._mapping("rope_scaling")
+        base = parameters.get("rope_theta", self._value("rope_theta", default_base))
+        part = parameters.get("partial_rotary_factor", self._value("partial_rotary_factor", default_part))
+        dims = int(head_dim * _finite("partial_rotary_factor", part))
+        context = self.count("max_position_embeddings", 2048)
+        return _rope_spec(parameters, dims, _finite("rope_theta", base), context, self)
+
+    def finish(self) -> None:
+        """Refuse the model when a key that changes the maths is set and nobody has read it."""
+        for key, neutral in _NEUTRAL_VALUES.items():
+            value = self._config.get(key)
+            if key in self._read or value is None or value in neutral:
+                continue
+            supported = " or ".join(repr(each) for each in neutral) or "not set"
+            raise CheckpointUnsupported(key, value, f"{supported} for model_type {self._config.get('model_type')!r}")
+
+    def _value(self, key: str, default: Any) -> Any:
+        self._read.add(key)
+        value = self._config.get(key)
+        value = default if value is None else value
+        if value is None:
+            raise CheckpointUnsupported(key, None, "a value: config.json has none")
+        return value
+
+    def _mapping(self, key: str) -> Mapping[str, Any]:
+        return _object(key, self._value(key, {}))
+
+
+def _object(key: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise CheckpointUnsupported(key, value, "an object")
+    return value
+
+
+def _finite(key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:
+        raise CheckpointUnsupported(key, value, "a finite number")
+    return float(value)
+
+
+def _rope_spec(parameters: Mapping[str, Any], dims: int, base: float, context: int, reader: ConfigReader) -> RopeSpec:
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    readers = {
+        "default": _plain_rope,
+        "linear": _factor_rope,
+        "dynamic": _factor_rope,
+        "yarn": _yarn_rope,
+        "llama3": _llama3_rope,
+        "longrope": _longrope,
+    }
+    if kind not in readers:
+        raise CheckpointUnsupported("rope_scaling.rope_type", kind, ", ".join(readers))
+    original = parameters.get("original_max_position_embeddings")
+    if original is None and reader.has("original_max_position_embeddings"):
+        original = reader.count("original_max_position_embeddings")
+    length = int(_finite("rope_scaling.original_max_position_embeddings", original or context))
+    extra = readers[kind](parameters, dims, context / length)
+    return RopeSpec(dims=dims, base=base, kind=kind, original_length=length, **extra)
+
+
+def _plain_rope(parameters: Mapping[str, Any], dims: int, stretch: float) -> dict[str, Any]:
+    return {}
+
+
+def _factor_rope(parameters: Mapping[str, Any], dims: int, stretch: float) -> dict[str, Any]:
+    return {"factor": _rope_number(parameters, "factor", None)}
+
+
+def _yarn_rope(parameters: Mapping[str, Any], dims: int, stretch: float) -> dict[str, Any]:
+    optional = {
+        key: _rope_number(parameters, key, None)
+        for key in ("mscale", "mscale_all_dim", "attention_factor")
+        if parameters.get(key) is not None
+    }
+    return optional | {
+        "factor": _rope_number(parameters, "factor", stretch),
+        "beta_fast": _rope_number(parameters, "beta_fast", 32.0),
+        "beta_slow": _rope_number(parameters, "beta_slow", 1.0),
+        "truncate": bool(parameters.get("truncate", True)),
+    }
+
+
+def _llama3_rope(parameters: Mapping[str, Any], dims: int, stretch: float) -> dict[str, Any]:
+    return {key: _rope_number(parameters, key, None) for key in ("factor", "low_freq_factor", "high_freq_factor")}
+
+
+def _longrope(parameters: Mapping[str, Any], dims: int, stretch: float) -> dict[str, Any]:
+    factors = {name: _rope_factors(parameters, name, dims // 2) for name in ("short_factor", "long_factor")}
+    extra: dict[str, Any] = {"short_factors": factors["short_factor"], "long_factors": factors["long_factor"]}
+    if parameters.get("attention_factor") is not None:
+        extra["attention_factor"] = _rope_number(parameters, "attention_factor", None)
+    return extra | {"factor": _rope_number(parameters, "factor", stretch)}
+
+
+def _rope_number(parameters: Mapping[str, Any], key: str, default: float | None) -> float:
+    value = parameters.get(key)
+    return _finite(f"rope_scaling.{key}", default if value is None else value)
+
+
+def _rope_factors(parameters: Mapping[str, Any], key: str, length: int) -> tuple[float, ...]:
+    values = parameters.get(key)
+    if not isinstance(values, list) or len(values) != length:
+        raise CheckpointUnsupported(f"rope_scaling.{key}", values, f"a list of {length} numbers")
+    return tuple(_finite(f"rope_scaling.{key}", value) for value in values)

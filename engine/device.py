@@ -1,0 +1,56 @@
+"""Which device runs the model, in which precision, with which libraries; the only place that asks."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engine import blas
+
+_BLAS = blas.preload()  # must precede the first import of mlx, or the bundled BLAS is used
+
+import mlx.core as mx  # noqa: E402  # after the BLAS, see above
+
+_CPU_CACHE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where arrays live and how they are computed.
+
+    dtype: precision of activations and dense weights; None keeps the checkpoint's own
+    blas: library behind dense products on the CPU
+    kernels: name of the native kernels in use, or why there are none; "" on Metal
+    """
+
+    kind: Literal["metal", "cpu"]
+    dtype: mx.Dtype | None
+    blas: str
+    kernels: str
+
+    def in_precision(self, array: mx.array) -> mx.array:
+        """A float array in the precision of this device."""
+        return array if self.dtype is None else array.astype(self.dtype)
+
+    @property
+    def dtype_name(self) -> str:
+        """Precision of activations, in words."""
+        return "as published" if self.dtype is None else str(self.dtype).removeprefix("mlx.core.")
+
+    @property
+    def advice(self) -> str:
+        """What would make this device faster, in one sentence; empty when nothing is known."""
+        if self.kind == "cpu" and self.blas == "bundled":
+            return "Dense products use the slow bundled BLAS: install OpenBLAS (apt install libopenblas0-pthread)."
+        return ""
+
+
+def prepare_device() -> Device:
+    """Choose Metal where there is one, else the CPU, and set MLX up for it.
+
+    The CPU backend computes 16-bit floats in software and keeps only 32 MB of freed buffers: activations are float32
+    there and the cache is raised.
+    """
+    if mx.metal.is_available():
+        return Device("metal", None, "", "")
+    mx.set_default_device(mx.Device(mx.cpu))
+    mx.set_cache_limit(_CPU_CACHE_BYTES)
+    return Device("cpu", mx.float32, _BLAS, "")

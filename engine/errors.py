@@ -1,0 +1,85 @@
+"""What can go wrong in the engine, as classes that carry numbers. Knows nothing of HTTP.
+
+EngineError
+├── CheckpointError              a model on disk that cannot be used
+│   ├── CheckpointNotFound       there is no model there
+│   ├── CheckpointCorrupt        a file contradicts itself or its size
+│   └── CheckpointUnsupported    a key of the configuration asks for what is not implemented
+├── RequestError                 a request that this model cannot answer; carries the parameter's name
+│   ├── ParameterInvalid
+│   ├── ContextLengthExceeded
+│   └── TemplateFailed           the chat template refused the messages
+└── StepFailed                   a step raised; the rows in it are lost, the engine goes on
+"""
+
+
+class EngineError(Exception):
+    """Base of every error the engine raises on purpose. str() is one sentence fit for a client."""
+
+
+class CheckpointError(EngineError):
+    """A model on disk that cannot be used."""
+
+
+class CheckpointNotFound(CheckpointError):
+    """There is no model at this place, or a file of it is missing."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class CheckpointCorrupt(CheckpointError):
+    """A file contradicts itself or its size. `file` is a bare name, never a path."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file} is damaged: {reason}")
+        self.file = file
+        self.reason = reason
+
+
+class CheckpointUnsupported(CheckpointError):
+    """A configuration key has a value that changes the maths and is not implemented."""
+
+    def __init__(self, key: str, value: object, supported: str) -> None:
+        super().__init__(f"{key} = {value!r} is not supported (supported: {supported})")
+        self.key = key
+        self.value = value
+        self.supported = supported
+
+
+class RequestError(EngineError):
+    """A request that this model cannot answer. `param` names the field at fault."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ParameterInvalid(RequestError):
+    """A parameter's value is outside what this model or the engine accepts."""
+
+
+class ContextLengthExceeded(RequestError):
+    """The prompt leaves no room for a single token. Counts are tokens."""
+
+    def __init__(self, prompt_tokens: int, limit: int, param: str = "prompt") -> None:
+        super().__init__(
+            param,
+            f"This model's maximum context length is {limit} tokens, but the prompt has {prompt_tokens}: "
+            "prompt is too long (context_length_exceeded).",
+        )
+        self.prompt_tokens = prompt_tokens
+        self.limit = limit
+
+
+class TemplateFailed(RequestError):
+    """The chat template refused the messages, or the model has none."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("messages", message)
+
+
+class StepFailed(EngineError):
+    """An exception inside a step. The rows of that step are lost; the engine goes on."""

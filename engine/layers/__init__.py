@@ -1,0 +1,1 @@
+"""Building blocks of the architectures. They take numbers and arrays, never configuration objects."""

@@ -1,0 +1,58 @@
+"""Attention over given keys and values: the seam between the caches and the kernels."""
+
+from typing import Literal
+
+import mlx.core as mx
+
+Mask = mx.array | Literal["causal"] | None
+
+
+def attend(
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    scale: float,
+    mask: Mask = None,
+    *,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
+) -> mx.array:
+    """Attend with grouped key heads (Ainslie et al. 2023, arXiv:2305.13245).
+
+    queries: (batch, num_heads, length, head_dim)
+    keys, values: (batch, num_kv_heads, context, head_dim); context >= length
+    mask: None, "causal" (the last query sees every key), or bool or additive (..., length, context)
+    sinks: (num_heads,) logits that join the softmax's denominator
+    softcap: scores become softcap * tanh(scores / softcap) before the mask (Gemma 2)
+    Returns (batch, num_heads, length, head_dim) in the dtype of queries.
+    """
+    if softcap is None:
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
+    return _attend_capped(queries, keys, values, scale, mask, softcap)
+
+
+def causal_mask(length: int, context: int, window: int | None = None) -> mx.array:
+    """Which keys each of the last `length` of `context` positions sees: its own and earlier ones.
+
+    window: only that many keys, its own included. Returns bool (length, context).
+    """
+    query = mx.arange(context - length, context)[:, None]
+    key = mx.arange(context)[None]
+    visible = key <= query
+    return visible if window is None else visible & (key > query - window)
+
+
+def _attend_capped(
+    queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask, softcap: float
+) -> mx.array:
+    batch, num_heads, length, head_dim = queries.shape
+    num_kv_heads, context = keys.shape[1], keys.shape[2]
+    grouped = (queries * scale).reshape(batch, num_kv_heads, -1, length, head_dim)
+    scores = grouped @ keys[:, :, None].swapaxes(-1, -2)
+    scores = softcap * mx.tanh(scores / softcap)
+    if isinstance(mask, str):
+        mask = causal_mask(length, context)
+    if mask is not None:
+        scores = mx.where(mask, scores, -mx.inf) if mask.dtype == mx.bool_ else scores + mask
+    weights = mx.softmax(scores, axis=-1, precise=True)
+    return (weights @ values[:, :, None]).reshape(batch, num_heads, length, head_dim)

@@ -1,0 +1,100 @@
+"""The frame that decoder-only models share: embedding, blocks, final norm, output head."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import mlx.core as mx
+
+from engine.cache.live import Rows
+from engine.layers.linear import Embedding, Linear
+from engine.layers.module import Module
+
+Pointwise = Callable[[mx.array], mx.array]
+Mixing = Callable[[mx.array, Rows], mx.array]
+
+
+class PreNormBlock(Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, self_attn: Mixing, mlp: Pointwise, input_norm: Pointwise, post_norm: Pointwise) -> None:
+        self.self_attn = self_attn
+        self.mlp = mlp
+        self.input_layernorm = input_norm
+        self.post_attention_layernorm = post_norm
+
+    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+        x = x + self.self_attn(self.input_layernorm(x), rows)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(Module):
+    """Embedding, blocks, final norm. embedding_scale multiplies the token vectors."""
+
+    def __init__(
+        self, embedding: Embedding, layers: Sequence[Mixing], norm: Pointwise, embedding_scale: float = 1.0
+    ) -> None:
+        self.embed_tokens = embedding
+        self._embedding_scale = embedding_scale
+        self.layers = list(layers)
+        self.norm = norm
+
+    def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
+        x = self.embed_tokens(ids)
+        if self._embedding_scale != 1.0:
+            x = x * mx.array(self._embedding_scale, x.dtype)
+        for layer in self.layers:
+            x = layer(x, rows)
+        return self.norm(x)
+
+
+class CausalLM(Module):
+    """A causal language model: ids to hidden states, hidden states to logits.
+
+    tied: the head is the embedding's own matrix
+    windows: per layer the number of tokens it sees, or None for all
+    embedding_scale, logit_scale: multiply token vectors and logits
+    logit_softcap: logits become softcap * tanh(logits / softcap)
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        layers: Sequence[Mixing],
+        norm: Pointwise,
+        *,
+        tied: bool,
+        windows: Sequence[int | None] | None = None,
+        embedding_scale: float = 1.0,
+        logit_scale: float = 1.0,
+        logit_softcap: float | None = None,
+        head_bias: bool = False,
+    ) -> None:
+        self.model = Decoder(Embedding(vocab_size, hidden_size), layers, norm, embedding_scale)
+        self._logit_scale = logit_scale
+        self._logit_softcap = logit_softcap
+        self._tied = tied
+        self._windows: list[int | None] = [None] * len(layers) if windows is None else list(windows)
+        if not tied:
+            self.lm_head = Linear(hidden_size, vocab_size, bias=head_bias)
+
+    @property
+    def windows(self) -> list[int | None]:
+        """Per layer the number of tokens it sees, or None for all."""
+        return self._windows
+
+    def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
+        """ids: (rows, length) integers; returns (rows, length, hidden_size)."""
+        return self.model(ids, rows)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """(..., hidden_size) to (..., vocab_size)."""
+        logits = self.model.embed_tokens.multiply(hidden) if self._tied else self.lm_head(hidden)
+        if self._logit_scale != 1.0:
+            logits = logits * self._logit_scale
+        if self._logit_softcap is not None:
+            logits = self._logit_softcap * mx.tanh(logits / self._logit_softcap)
+        return logits
+
+    def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
+        """The checkpoint's tensors under this model's names."""
+        yield from tensors

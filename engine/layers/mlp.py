@@ -1,0 +1,39 @@
+"""Feed-forward layers."""
+
+import mlx.core as mx
+
+from engine.layers.activations import ACTIVATIONS
+from engine.layers.linear import Linear
+from engine.layers.module import Module
+
+
+class GatedMLP(Module):
+    """down(activation(gate(x)) * up(x)) (Shazeer 2020, arXiv:2002.05202). x: (..., hidden_size)."""
+
+    def __init__(self, hidden_size: int, inner_size: int, activation: str, *, bias: bool = False) -> None:
+        self.gate_proj = Linear(hidden_size, inner_size, bias=bias)
+        self.up_proj = Linear(hidden_size, inner_size, bias=bias)
+        self.down_proj = Linear(inner_size, hidden_size, bias=bias)
+        self._activation = ACTIVATIONS[activation]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down_proj(self._activation(self.gate_proj(x)) * self.up_proj(x))
+
+
+class MLP(Module):
+    """Two projections with an activation between. x: (..., hidden_size).
+
+    names: what the checkpoint calls the two projections
+    """
+
+    def __init__(
+        self, hidden_size: int, inner_size: int, activation: str, *, names: tuple[str, str], bias: bool = True
+    ) -> None:
+        self._widen = Linear(hidden_size, inner_size, bias=bias)
+        self._narrow = Linear(inner_size, hidden_size, bias=bias)
+        setattr(self, names[0], self._widen)
+        setattr(self, names[1], self._narrow)
+        self._activation = ACTIVATIONS[activation]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self._narrow(self._activation(self._widen(x)))

@@ -1,0 +1,38 @@
+"""A tree of named arrays: what a layer's attributes are called is what the checkpoint calls its tensors."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+
+
+class Module:
+    """Base of every layer. Public attributes that are arrays, modules or lists of modules make up the tree."""
+
+    def arrays(self) -> dict[str, mx.array]:
+        """This module's own arrays by attribute name, without those of its parts."""
+        return {name: value for name, value in self._public() if isinstance(value, mx.array)}
+
+    def modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """This module and all its parts with their dotted names; its own is the prefix."""
+        yield prefix, self
+        for name, part in self._parts():
+            yield from part.modules(f"{prefix}.{name}" if prefix else name)
+
+    def parameters(self) -> dict[str, mx.array]:
+        """Every array of the tree by its dotted name."""
+        return {
+            f"{prefix}.{name}" if prefix else name: array
+            for prefix, module in self.modules()
+            for name, array in module.arrays().items()
+        }
+
+    def _parts(self) -> Iterator[tuple[str, "Module"]]:
+        for name, value in self._public():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list):
+                yield from ((f"{name}.{number}", part) for number, part in enumerate(value))
+
+    def _public(self) -> Iterator[tuple[str, Any]]:
+        return ((name, value) for name, value in vars(self).items() if not name.startswith("_"))

@@ -1,0 +1,43 @@
+"""Normalisation over the last axis."""
+
+import mlx.core as mx
+
+from engine.layers.module import Module
+
+
+class RMSNorm(Module):
+    """Root-mean-square norm (Zhang and Sennrich 2019, arXiv:1910.07467).
+
+    weight: (size,); x: (..., size). Computed in float32 or better, returned in the dtype of x.
+    """
+
+    def __init__(self, size: int, eps: float) -> None:
+        self.weight = mx.ones((size,))
+        self._eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.rms_norm(x, self.weight, self._eps)
+
+
+class UnitOffsetRMSNorm(RMSNorm):
+    """RMSNorm whose factor is 1 + weight (Gemma)."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.rms_norm(x, 1.0 + self.weight, self._eps)
+
+
+class LayerNorm(Module):
+    """Layer norm (Ba et al. 2016, arXiv:1607.06450).
+
+    weight and, where there is a bias, bias: (size,); x: (..., size)
+    """
+
+    def __init__(self, size: int, eps: float, *, bias: bool = True) -> None:
+        self.weight = mx.ones((size,))
+        if bias:
+            self.bias = mx.zeros((size,))
+        self._biased = bias
+        self._eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.layer_norm(x, self.weight, self.bias if self._biased else None, self._eps)

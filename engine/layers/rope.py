@@ -1,0 +1,140 @@
+"""Rotary positions with every published scaling, from plain numbers."""
+
+import math
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from engine.config import RopeSpec
+
+
+class Rope:
+    """Rotate pairs of a head's dimensions by an angle that grows with the position.
+
+    The angle of pair i at position p is p / periods[i]. "dynamic" and "longrope" choose their periods by the length a
+    request may reach, once per request: changing them midway would contradict the keys already stored.
+    """
+
+    def __init__(self, spec: RopeSpec, *, interleaved: bool = False) -> None:
+        self._spec = spec
+        self._interleaved = interleaved
+        self._magnitude = _magnitude(spec)
+        self._by_length = spec.kind in ("dynamic", "longrope")
+        self._periods = None if self._by_length or spec.kind == "default" else mx.array(_periods(spec, 0))
+        self._periods_of_length: dict[int, mx.array] = {}
+
+    def __call__(self, x: mx.array, offsets: int | mx.array, planned_lengths: Sequence[int]) -> mx.array:
+        """Rotate queries or keys.
+
+        x: (rows, heads, length, head_dim)
+        offsets: position of the first token, one for all rows or (rows,)
+        planned_lengths: tokens each row may reach
+        """
+        if not self._by_length:
+            return self._rotate(x, offsets, self._periods)
+        if len(planned_lengths) == 1:
+            return self._rotate(x, offsets, self._periods_for(planned_lengths[0]))
+        starts = [offsets] * len(planned_lengths) if isinstance(offsets, int) else list(offsets)
+        rotated = [
+            self._rotate(x[i : i + 1], starts[i], self._periods_for(length)) for i, length in enumerate(planned_lengths)
+        ]
+        return mx.concatenate(rotated, axis=0)
+
+    def _rotate(self, x: mx.array, offsets: int | mx.array, periods: mx.array | None) -> mx.array:
+        if self._magnitude != 1.0:
+            x = self._magnify(x)
+        base = self._spec.base if periods is None else None
+        return mx.fast.rope(
+            x, self._spec.dims, traditional=self._interleaved, base=base, scale=1.0, offset=offsets, freqs=periods
+        )
+
+    def _magnify(self, x: mx.array) -> mx.array:
+        if self._spec.dims == x.shape[-1]:
+            return x * self._magnitude
+        rotated = x[..., : self._spec.dims] * self._magnitude
+        return mx.concatenate([rotated, x[..., self._spec.dims :]], axis=-1)
+
+    def _periods_for(self, length: int) -> mx.array:
+        key = length if self._spec.kind == "dynamic" else int(length > self._spec.original_length)
+        if self._spec.kind == "dynamic" and length <= self._spec.original_length:
+            key = 0
+        if key not in self._periods_of_length:
+            if len(self._periods_of_length) > 64:
+                self._periods_of_length.clear()
+            self._periods_of_length[key] = mx.array(_periods(self._spec, length))
+        return self._periods_of_length[key]
+
+
+def _periods(spec: RopeSpec, length: int) -> list[float]:
+    plain = [spec.base ** (2 * i / spec.dims) for i in range(spec.dims // 2)]
+    if spec.kind == "linear":
+        return [period * spec.factor for period in plain]
+    if spec.kind == "dynamic":
+        return _dynamic_periods(spec, length)
+    if spec.kind == "yarn":
+        return _yarn_periods(spec, plain)
+    if spec.kind == "llama3":
+        return [_llama3_period(spec, period) for period in plain]
+    if spec.kind == "longrope":
+        factors = spec.long_factors if length > spec.original_length else spec.short_factors
+        return [period * factor for period, factor in zip(plain, factors, strict=True)]
+    return plain
+
+
+def _dynamic_periods(spec: RopeSpec, length: int) -> list[float]:
+    """NTK-aware scaling: the base grows with the length past the trained one."""
+    reach = max(length, spec.original_length)
+    growth = spec.factor * reach / spec.original_length - (spec.factor - 1)
+    base = spec.base * growth ** (spec.dims / (spec.dims - 2))
+    return [float(base ** (2 * i / spec.dims)) for i in range(spec.dims // 2)]
+
+
+def _yarn_periods(spec: RopeSpec, plain: list[float]) -> list[float]:
+    """YaRN (Peng et al. 2023, arXiv:2309.00071): fast pairs stay, slow pairs are stretched, a ramp between."""
+
+    def pair_with(rotations: float) -> float:
+        turns = spec.original_length / (rotations * 2 * math.pi)
+        return spec.dims * math.log(turns) / (2 * math.log(spec.base))
+
+    low, high = pair_with(spec.beta_fast), pair_with(spec.beta_slow)
+    if spec.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, spec.dims - 1)
+    width = max(high - low, 0.001)
+    periods = []
+    for i, period in enumerate(plain):
+        ramp = min(max((i - low) / width, 0.0), 1.0)
+        frequency = (1 - ramp) / period + ramp / (period * spec.factor)
+        periods.append(1 / frequency)
+    return periods
+
+
+def _llama3_period(spec: RopeSpec, period: float) -> float:
+    """Llama 3.1's bands: short wavelengths stay, long ones are stretched, a smooth step between."""
+    wavelength = 2 * math.pi * period
+    if wavelength < spec.original_length / spec.high_freq_factor:
+        return period
+    if wavelength > spec.original_length / spec.low_freq_factor:
+        return period * spec.factor
+    turns = spec.original_length / wavelength
+    smooth = (turns - spec.low_freq_factor) / (spec.high_freq_factor - spec.low_freq_factor)
+    return 1 / ((1 - smooth) / (period * spec.factor) + smooth / period)
+
+
+def _magnitude(spec: RopeSpec) -> float:
+    """Factor on rotated queries and keys."""
+    if spec.kind not in ("yarn", "longrope"):
+        return 1.0
+    if spec.attention_factor is not None:
+        return spec.attention_factor
+    if spec.factor <= 1:
+        return 1.0
+    if spec.kind == "longrope":
+        return math.sqrt(1 + math.log(spec.factor) / math.log(spec.original_length))
+    if spec.mscale and spec.mscale_all_dim:
+        return _yarn_mscale(spec.factor, spec.mscale) / _yarn_mscale(spec.factor, spec.mscale_all_dim)
+    return _yarn_mscale(spec.factor, 1.0)
+
+
+def _yarn_mscale(factor: float, mscale: float) -> float:
+    return 0.1 * mscale * math.log(factor) + 1.0

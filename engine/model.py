@@ -1,0 +1,124 @@
+"""From a checkpoint to a model that computes: find the architecture, read the weights, bring them into place."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import mlx.core as mx
+
+from engine import architectures
+from engine.cache.live import Rows
+from engine.checkpoint.checkpoint import Checkpoint
+from engine.checkpoint.load import load_tensors
+from engine.config import ConfigReader
+from engine.device import Device
+from engine.errors import CheckpointCorrupt, CheckpointUnsupported
+from engine.layers.linear import Weight
+from engine.layers.module import Module
+
+Progress = Callable[[int, int], None]
+
+
+class CausalModel(Protocol):
+    """What an architecture's `Model` offers.
+
+    windows: per layer the number of tokens it sees, or None for all
+    """
+
+    @property
+    def windows(self) -> list[int | None]:
+        """One entry per layer."""
+
+    def modules(self) -> Iterator[tuple[str, Module]]:
+        """The model and all its parts with their dotted names."""
+
+    def parameters(self) -> dict[str, mx.array]:
+        """Every array by its dotted name."""
+
+    def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
+        """The checkpoint's tensors under this model's names."""
+
+    def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
+        """(rows, length) integers to (rows, length, hidden_size); stores keys and values in `rows`."""
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """(..., hidden_size) to (..., vocab_size)."""
+
+
+def architecture_names() -> list[str]:
+    """Every model_type that can be served: the files of engine/architectures."""
+    return sorted(module.name for module in pkgutil.iter_modules(architectures.__path__))
+
+
+def build_model(checkpoint: Checkpoint, device: Device, on_progress: Progress | None = None) -> CausalModel:
+    """Build the architecture, load its weights and evaluate them.
+
+    on_progress: called with bytes done and bytes in all
+    Raises CheckpointUnsupported and CheckpointCorrupt.
+    """
+    model = _architecture(checkpoint)
+    _expect_packed(model, checkpoint)
+    _load(model, checkpoint, on_progress)
+    _settle(model, device)
+    mx.eval(list(model.parameters().values()))
+    return model
+
+
+def _architecture(checkpoint: Checkpoint) -> CausalModel:
+    name = checkpoint.config.get("model_type")
+    if name not in architecture_names():
+        raise CheckpointUnsupported("model_type", name, ", ".join(architecture_names()))
+    config = ConfigReader(checkpoint.config)
+    model: CausalModel = importlib.import_module(f"engine.architectures.{name}").Model(config)
+    config.finish()
+    return model
+
+
+def _expect_packed(model: CausalModel, checkpoint: Checkpoint) -> None:
+    for path, module in model.modules():
+        if isinstance(module, Weight) and path in checkpoint.quantization:
+            module.expect_packed(checkpoint.quantization[path])
+
+
+def _load(model: CausalModel, checkpoint: Checkpoint, on_progress: Progress | None) -> None:
+    modules = dict(model.modules())
+    missing = {name: array.shape for name, array in model.parameters().items()}
+    for name, array in model.convert(_counted(checkpoint, on_progress)):
+        if name not in missing and _derived(name):
+            continue
+        _check_shape(checkpoint, name, array.shape, missing.pop(name, None))
+        path, _, attribute = name.rpartition(".")
+        setattr(modules[path], attribute, array)
+    if missing:
+        raise CheckpointCorrupt(checkpoint.path.name, f"tensor {min(missing)} is missing")
+
+
+def _counted(checkpoint: Checkpoint, on_progress: Progress | None) -> Iterator[tuple[str, mx.array]]:
+    done = 0
+    for name, array in load_tensors(checkpoint):
+        done = min(done + array.nbytes, checkpoint.num_bytes)
+        if on_progress is not None:
+            on_progress(done, checkpoint.num_bytes)
+        yield name, array
+
+
+def _check_shape(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], expected: tuple[int, ...] | None) -> None:
+    if expected is None:
+        raise CheckpointCorrupt(checkpoint.path.name, f"tensor {name} is not part of this architecture")
+    if shape != expected:
+        raise CheckpointCorrupt(checkpoint.path.name, f"tensor {name} has shape {shape}, not {expected}")
+
+
+def _derived(name: str) -> bool:
+    """True for tensors that some exporters write and every architecture computes: rotary tables, a tied head."""
+    return name.endswith(("rotary_emb.inv_freq", "rope_freqs.weight")) or name.startswith("lm_head.")
+
+
+def _settle(model: CausalModel, device: Device) -> None:
+    for _, module in model.modules():
+        if isinstance(module, Weight):
+            module.settle(device)
+        else:
+            for name, array in module.arrays().items():
+                setattr(module, name, device.in_precision(array))

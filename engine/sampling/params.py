@@ -1,0 +1,37 @@
+"""What one request asks of the sampler. Plain values: imports no mlx, so the server may build them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """Everything that shapes one sequence's continuation. Lengths are tokens.
+
+    max_tokens: upper bound of generated tokens, at least 1
+    temperature: 0 takes the most likely token and uses no randomness
+    top_k: 0 is off; top_p: 1 is off; min_p: 0 is off
+    repetition_penalty: divides positive and multiplies negative logits of every token seen in prompt or output
+        (Keskar et al. 2019, arXiv:1909.05858); 1 is off
+    presence_penalty, frequency_penalty: subtracted from logits of generated tokens, once and per occurrence
+    logit_bias: (token id, addend) pairs
+    seed: None draws one
+    logprobs: None is off; k reports the chosen token and the k most likely
+    min_tokens: no end token is sampled before this many generated tokens
+    stop_token_ids: end tokens besides the model's own
+    ignore_eos: the model's own end tokens do not stop it
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int | None = None
+    logprobs: int | None = None
+    min_tokens: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False

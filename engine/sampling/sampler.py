@@ -1,0 +1,190 @@
+"""Choose one token per row from logits, for a whole batch at once. Knows logits and parameters, no text, no caches.
+
+The order is: penalties, bias and banned ids on the raw logits; temperature; top_k; top_p; min_p. A row's randomness is
+one uniform number per token from its own generator, so its neighbours never change what it draws.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from engine.sampling.params import SamplingParams
+
+_BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+
+
+class SamplerRow:
+    """What sampling remembers of one sequence.
+
+    generated: tokens sampled so far
+    seen: (vocab_size,) bool, tokens of prompt or output; counts: (vocab_size,) float32, occurrences in the output.
+        Both only where a penalty needs them.
+    """
+
+    def __init__(
+        self, params: SamplingParams, prompt_ids: Sequence[int], end_ids: frozenset[int], vocab_size: int
+    ) -> None:
+        self.params = params
+        self.generated = 0
+        self.seen: mx.array | None = None
+        self.counts: mx.array | None = None
+        self._banned_ids = sorted(end_ids)
+        self._generator = np.random.Generator(np.random.Philox(key=_seed(params.seed)))
+        if self.penalised:
+            seen = np.zeros(vocab_size, np.bool_)
+            seen[np.asarray(prompt_ids)] = True
+            self.seen = mx.array(seen)
+            self.counts = mx.zeros((vocab_size,))
+
+    @property
+    def penalised(self) -> bool:
+        """True when a penalty is on."""
+        params = self.params
+        return params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
+
+    @property
+    def greedy(self) -> bool:
+        """True when the most likely token is taken."""
+        return self.params.temperature == 0 or self.params.top_k == 1
+
+    def uniform(self) -> float:
+        """The row's next random number, in [0, 1)."""
+        return min(float(self._generator.random()), _BELOW_ONE)
+
+    def addends(self) -> list[tuple[int, float]]:
+        """(token id, addend) pairs for the next logits: bias, and end tokens banned until min_tokens."""
+        pairs = list(self.params.logit_bias)
+        if self.generated < self.params.min_tokens:
+            pairs += [(token_id, -float("inf")) for token_id in self._banned_ids]
+        return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Tokens of one step, not yet read from the device.
+
+    tokens: (rows,) uint32
+    logprob_rows: which rows asked for log-probabilities; the arrays below have one row for each of them
+    logprobs: (asking,) of the chosen tokens
+    top_ids, top_logprobs: (asking, k) best first, k the largest asked for
+    """
+
+    tokens: mx.array
+    logprob_rows: tuple[int, ...] = ()
+    logprobs: mx.array | None = None
+    top_ids: mx.array | None = None
+    top_logprobs: mx.array | None = None
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """Everything to evaluate."""
+        optional = (self.logprobs, self.top_ids, self.top_logprobs)
+        return [self.tokens, *(array for array in optional if array is not None)]
+
+
+def sample(logits: mx.array, rows: Sequence[SamplerRow]) -> Sampled:
+    """One token per row. logits: (rows, vocab_size) in any float type."""
+    raw = logits.astype(mx.float32)
+    adjusted = _with_addends(_with_penalties(raw, rows), rows)
+    tokens = _choose(adjusted, rows)
+    for index, row in enumerate(rows):
+        _remember(row, tokens[index])
+    return _with_logprobs(raw, tokens, rows)
+
+
+def _remember(row: SamplerRow, token: mx.array) -> None:
+    row.generated += 1
+    if row.seen is not None and row.counts is not None:
+        row.seen[token] = True
+        row.counts[token] = row.counts[token] + 1
+
+
+def _with_penalties(logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
+    if not any(row.penalised for row in rows):
+        return logits
+    vocab_size = logits.shape[-1]
+    seen = mx.stack([mx.zeros((vocab_size,), mx.bool_) if row.seen is None else row.seen for row in rows])
+    counts = mx.stack([mx.zeros((vocab_size,)) if row.counts is None else row.counts for row in rows])
+    repetition = _column([row.params.repetition_penalty for row in rows])
+    presence = _column([row.params.presence_penalty for row in rows])
+    frequency = _column([row.params.frequency_penalty for row in rows])
+    repeated = mx.where(logits > 0, logits / repetition, logits * repetition)
+    logits = mx.where(seen, repeated, logits)
+    return logits - presence * (counts > 0) - frequency * counts
+
+
+def _with_addends(logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
+    triples = [(index, *pair) for index, row in enumerate(rows) for pair in row.addends()]
+    if not triples:
+        return logits
+    row_ids, token_ids, values = zip(*triples, strict=True)
+    return logits.at[mx.array(row_ids), mx.array(token_ids)].add(mx.array(values, mx.float32))
+
+
+def _choose(logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
+    best = mx.argmax(logits, axis=-1).astype(mx.uint32)
+    if all(row.greedy for row in rows):
+        return best
+    temperature = _column([1.0 if row.greedy else row.params.temperature for row in rows])
+    probabilities = mx.softmax(logits / temperature, axis=-1, precise=True)
+    probabilities = _truncate(probabilities, [row.params for row in rows])
+    uniform = _column([0.0 if row.greedy else row.uniform() for row in rows])
+    mass = mx.cumsum(probabilities, axis=-1)
+    drawn = mx.sum(mass <= uniform * mass[:, -1:], axis=-1).astype(mx.uint32)
+    return mx.where(mx.array([row.greedy for row in rows]), best, drawn)
+
+
+def _truncate(probabilities: mx.array, params: Sequence[SamplingParams]) -> mx.array:
+    """Zero what top_k, top_p and min_p cut away; tokens that tie with the last one kept are kept."""
+    thresholds = []
+    if any(each.top_k > 0 or each.top_p < 1 for each in params):
+        thresholds.append(_rank_threshold(probabilities, params))
+    if any(each.min_p > 0 for each in params):
+        thresholds.append(_column([each.min_p for each in params]) * mx.max(probabilities, axis=-1, keepdims=True))
+    for threshold in thresholds:
+        probabilities = mx.where(probabilities >= threshold, probabilities, 0.0)
+    return probabilities
+
+
+def _rank_threshold(probabilities: mx.array, params: Sequence[SamplingParams]) -> mx.array:
+    """The smallest probability that top_k and then top_p keep. Returns (rows, 1)."""
+    vocab_size = probabilities.shape[-1]
+    limits = [min(each.top_k, vocab_size) if each.top_k > 0 else vocab_size for each in params]
+    # Where every row has a top_k, the largest of them bounds what has to be sorted.
+    candidates = max(limits)
+    shortlist = probabilities if candidates == vocab_size else mx.topk(probabilities, candidates, axis=-1)
+    ordered = -mx.sort(-shortlist, axis=-1)
+    ordered = mx.where(mx.arange(candidates) < _column(limits), ordered, 0.0)
+    before = mx.cumsum(ordered, axis=-1, inclusive=False)
+    total = mx.sum(ordered, axis=-1, keepdims=True)
+    kept = (before < _column([each.top_p for each in params]) * total) & (ordered > 0)
+    last = mx.maximum(mx.sum(kept, axis=-1, keepdims=True) - 1, 0)
+    return mx.take_along_axis(ordered, last, axis=-1)
+
+
+def _with_logprobs(raw: mx.array, tokens: mx.array, rows: Sequence[SamplerRow]) -> Sampled:
+    asking = tuple(index for index, row in enumerate(rows) if row.params.logprobs is not None)
+    if not asking:
+        return Sampled(tokens)
+    index = mx.array(asking)
+    logits = raw[index]
+    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    chosen = mx.take_along_axis(logprobs, tokens[index][:, None], axis=-1)[:, 0]
+    most = max(rows[each].params.logprobs or 0 for each in asking)
+    if most == 0:
+        return Sampled(tokens, asking, chosen)
+    top = mx.argpartition(-logprobs, most - 1, axis=-1)[:, :most]
+    values = mx.take_along_axis(logprobs, top, axis=-1)
+    order = mx.argsort(-values, axis=-1)
+    top_ids, top_logprobs = (mx.take_along_axis(each, order, axis=-1) for each in (top, values))
+    return Sampled(tokens, asking, chosen, top_ids, top_logprobs)
+
+
+def _column(values: Sequence[float]) -> mx.array:
+    return mx.array(list(values))[:, None]
+
+
+def _seed(seed: int | None) -> int:
+    return int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) if seed is None else seed % 2**64

@@ -1,0 +1,1 @@
+"""Text to tokens and back. Imports no mlx: the server's parent process uses it."""

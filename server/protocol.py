@@ -1,0 +1,105 @@
+"""What parent and worker say to each other: msgspec structs in length-prefixed frames over one socketpair.
+
+Plain values only, no pickle. A frame is 4 bytes of little-endian length and that many bytes of msgpack.
+"""
+
+import socket
+import struct
+from typing import Any
+
+import msgspec
+
+from engine.sequence import GenerationRequest, StepOutput
+
+MAX_FRAME_BYTES = 256 * 2**20
+_LENGTH = struct.Struct("<I")
+
+
+class Submit(msgspec.Struct, tag=True):
+    """Parent to worker: continue this sequence."""
+
+    request: GenerationRequest
+
+
+class Cancel(msgspec.Struct, tag=True):
+    """Parent to worker: nobody reads this request any more."""
+
+    request_id: str
+
+
+class Ready(msgspec.Struct, tag=True):
+    """Worker to parent: the model is loaded. `info` holds the fields of engine.ModelInfo."""
+
+    info: dict[str, Any]
+
+
+class Loading(msgspec.Struct, tag=True):
+    """Worker to parent: bytes of weights read so far."""
+
+    done_bytes: int
+    total_bytes: int
+
+
+class LoadFailed(msgspec.Struct, tag=True):
+    """Worker to parent: the model cannot be loaded, and the worker ends. `kind` is the error class's name."""
+
+    kind: str
+    message: str
+
+
+class Outputs(msgspec.Struct, tag=True):
+    """Worker to parent: what one step made of its requests."""
+
+    outputs: list[StepOutput]
+
+
+class Refused(msgspec.Struct, tag=True):
+    """Worker to parent: the engine did not take a request. `kind` is the error class's name."""
+
+    request_id: str
+    kind: str
+    param: str
+    message: str
+
+
+class Heartbeat(msgspec.Struct, tag=True):
+    """Worker to parent, every second and at each step's end at most: the engine's loop is alive."""
+
+    running: int
+    waiting: int
+
+
+ToWorker = Submit | Cancel
+ToParent = Ready | Loading | LoadFailed | Outputs | Refused | Heartbeat
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_frame(message: ToWorker | ToParent) -> bytes:
+    """The message as one frame, length first."""
+    body = _encoder.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+def frame_length(prefix: bytes) -> int:
+    """Length of the body that follows a 4-byte prefix. Raises ValueError past MAX_FRAME_BYTES."""
+    (length,) = _LENGTH.unpack(prefix)
+    if length > MAX_FRAME_BYTES:
+        raise ValueError(f"frame of {length} bytes; the limit is {MAX_FRAME_BYTES}")
+    return int(length)
+
+
+def read_frame(connection: socket.socket) -> bytes | None:
+    """The next frame's body from a blocking socket, or None when the other side has closed."""
+    prefix = _read_exactly(connection, _LENGTH.size)
+    return None if prefix is None else _read_exactly(connection, frame_length(prefix))
+
+
+def _read_exactly(connection: socket.socket, count: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < count:
+        piece = connection.recv(min(count - len(parts), 1 << 20))
+        if not piece:
+            return None
+        parts += piece
+    return bytes(parts)
