@@ -77,16 +77,24 @@ class RopeSpec:
 
 
 class ConfigReader:
-    """The keys of a config.json, with types checked and what was read remembered."""
+    """The keys of a config.json, with types checked and what was read remembered.
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    tensor_names: what the checkpoint stores, for the few families whose configuration does not tell
+    """
+
+    def __init__(self, config: Mapping[str, Any], tensor_names: Collection[str] = ()) -> None:
         self._config = config
+        self._tensor_names = tensor_names
         self._read: set[str] = set()
 
     def has(self, key: str) -> bool:
         """True when the key is there and not null."""
         self._read.add(key)
         return self._config.get(key) is not None
+
+    def stores(self, tensor_name: str) -> bool:
+        """True when the checkpoint has this tensor."""
+        return tensor_name in self._tensor_names
 
     def count(self, key: str, default: int | None = None) -> int:
         """A whole number from 1 to 16 million; the default when the key is absent or null."""
@@ -140,10 +148,10 @@ class ConfigReader:
         """A finite number, or None when the key is absent or null."""
         return self.number(key) if self.has(key) else None
 
-    def refuse_true(self, key: str) -> None:
-        """Refuse the model when this switch is on."""
-        if self.flag(key, default=False):
-            raise CheckpointUnsupported(key, True, "false")
+    def require(self, key: str, value: bool) -> None:
+        """Refuse the model unless this switch, when it is there, has the given value."""
+        if self.flag(key, default=value) is not value:
+            raise CheckpointUnsupported(key, not value, str(value).lower())
 
     def heads(self, default_head_dim: int | None = None) -> tuple[int, int, int, int]:
         """hidden_size, num_heads, num_kv_heads and head_dim under their usual keys."""

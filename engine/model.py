@@ -36,8 +36,11 @@ class CausalModel(Protocol):
     def parameters(self) -> dict[str, mx.array]:
         """Every array by its dotted name."""
 
+    def rename(self, name: str) -> str | None:
+        """Our dotted name of a checkpoint's tensor; None drops it."""
+
     def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
-        """The checkpoint's tensors under this model's names."""
+        """The checkpoint's tensors under this model's names and in its layouts."""
 
     def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
         """(rows, length) integers to (rows, length, hidden_size); stores keys and values in `rows`."""
@@ -69,16 +72,19 @@ def _architecture(checkpoint: Checkpoint) -> CausalModel:
     name = checkpoint.config.get("model_type")
     if name not in architecture_names():
         raise CheckpointUnsupported("model_type", name, ", ".join(architecture_names()))
-    config = ConfigReader(checkpoint.config)
+    config = ConfigReader(checkpoint.config, checkpoint.tensors.keys())
     model: CausalModel = importlib.import_module(f"engine.architectures.{name}").Model(config)
     config.finish()
     return model
 
 
 def _expect_packed(model: CausalModel, checkpoint: Checkpoint) -> None:
-    for path, module in model.modules():
-        if isinstance(module, Weight) and path in checkpoint.quantization:
-            module.expect_packed(checkpoint.quantization[path])
+    modules = dict(model.modules())
+    for path, quantization in checkpoint.quantization.items():
+        own = model.rename(f"{path}.weight")
+        module = None if own is None else modules.get(own.removesuffix(".weight"))
+        if isinstance(module, Weight):
+            module.expect_packed(quantization)
 
 
 def _load(model: CausalModel, checkpoint: Checkpoint, on_progress: Progress | None) -> None:

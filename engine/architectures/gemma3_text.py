@@ -48,7 +48,7 @@ class Model(CausalLM):
         sizes = HeadSizes(*config.heads(256), scale=config.number("query_pre_attn_scalar", 256.0) ** -0.5)
         num_layers = config.count("num_hidden_layers")
         windows = _windows(config, num_layers)
-        config.refuse_true("use_bidirectional_attention")
+        config.require("use_bidirectional_attention", False)
         full = Rope(config.rope(sizes.head_dim, 1_000_000.0, kind="full_attention"))
         sliding = Rope(_sliding_rope(config, sizes.head_dim))
         super().__init__(

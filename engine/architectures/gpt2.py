@@ -11,7 +11,7 @@ from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, join_heads, split_heads
 from engine.layers.linear import Embedding, Linear
 from engine.layers.mlp import MLP
-from engine.layers.module import Module
+from engine.layers.module import Architecture, Module
 from engine.layers.norm import LayerNorm
 from engine.layers.position import positions
 
@@ -51,7 +51,7 @@ class Block(Module):
         return x + self.mlp(self.ln_2(x))
 
 
-class Model(Module):
+class Model(Architecture):
     """The whole model; its head is the token table."""
 
     def __init__(self, config: ConfigReader) -> None:
@@ -82,12 +82,14 @@ class Model(Module):
         """(..., hidden_size) to (..., vocab_size)."""
         return self.wte.multiply(hidden)
 
+    def rename(self, name: str) -> str | None:
+        """Drop the prefix and the stored masks."""
+        return None if name.endswith((".attn.bias", ".attn.masked_bias")) else name.removeprefix("transformer.")
+
     def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
-        """Drop the stored masks and the prefix, and turn (in, out) matrices round."""
-        for name, array in tensors:
-            own = name.removeprefix("transformer.")
-            if not own.endswith((".attn.bias", ".attn.masked_bias")):
-                yield own, array.T if own.endswith(_TRANSPOSED) and array.dtype != mx.uint32 else array
+        """Turn (in, out) matrices round; packed ones have been turned by whoever packed them."""
+        for name, array in super().convert(tensors):
+            yield name, array.T if name.endswith(_TRANSPOSED) and array.dtype != mx.uint32 else array
 
 
 def _scales(config: ConfigReader, head_dim: int) -> list[float]:

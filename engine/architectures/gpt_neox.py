@@ -1,7 +1,5 @@
 """GPT-NeoX and Pythia: attention and MLP side by side, queries, keys and values fused per head (arXiv:2204.06745)."""
 
-from collections.abc import Iterable, Iterator
-
 import mlx.core as mx
 
 from engine.cache.live import Rows
@@ -10,7 +8,7 @@ from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, join_heads
 from engine.layers.linear import Embedding, Linear
 from engine.layers.mlp import MLP
-from engine.layers.module import Module
+from engine.layers.module import Architecture, Module
 from engine.layers.norm import LayerNorm
 from engine.layers.rope import Rope
 
@@ -53,7 +51,7 @@ class Block(Module):
         return attended + self.mlp(self.post_attention_layernorm(x if self._parallel else attended))
 
 
-class Model(Module):
+class Model(Architecture):
     """The whole model."""
 
     def __init__(self, config: ConfigReader) -> None:
@@ -82,9 +80,7 @@ class Model(Module):
         """(..., hidden_size) to (..., vocab_size)."""
         return self.embed_in.multiply(hidden) if self._tied else self.embed_out(hidden)
 
-    def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
+    def rename(self, name: str) -> str | None:
         """Drop the prefix and the stored masks."""
-        for name, array in tensors:
-            own = name.removeprefix("gpt_neox.")
-            if not own.endswith((".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")):
-                yield own, array
+        derived = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
+        return None if name.endswith(derived) else name.removeprefix("gpt_neox.")

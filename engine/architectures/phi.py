@@ -1,7 +1,5 @@
 """Phi 1 and 2: attention and MLP side by side, layer norms, biases, partly rotated heads (arXiv:2306.11644)."""
 
-from collections.abc import Iterable, Iterator
-
 import mlx.core as mx
 
 from engine.cache.live import Rows
@@ -44,8 +42,7 @@ class Model(CausalLM):
             head_bias=True,
         )
 
-    def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
+    def rename(self, name: str) -> str | None:
         """The checkpoint calls the output projection `dense` and the last norm `final_layernorm`."""
-        for name, array in tensors:
-            renamed = name.replace(".self_attn.dense.", ".self_attn.o_proj.")
-            yield renamed.replace("model.final_layernorm.", "model.norm."), array
+        name = name.replace(".self_attn.dense.", ".self_attn.o_proj.")
+        return name.replace("model.final_layernorm.", "model.norm.")

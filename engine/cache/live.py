@@ -8,7 +8,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from engine.layers.attend import Mask, attend, causal_mask
+from engine.layers.attend import Mask, attend, causal_mask, with_bias
 
 _SMALLEST_CAPACITY = 256
 
@@ -113,31 +113,36 @@ class SequenceCache:
 
     windows: per layer the number of tokens it sees, or None for all
     length: tokens stored; planned_length: tokens the sequence may reach
+    source: in encoder-decoder models, per layer the source's keys and values (1, num_heads, source length, head_dim)
     """
 
     def __init__(self, windows: Sequence[int | None], planned_length: int) -> None:
         self.layers: list[LayerCache] = [FullCache() if window is None else WindowCache(window) for window in windows]
         self.length = 0
         self.planned_length = planned_length
+        self.source: list[tuple[mx.array, mx.array]] = []
 
     @property
     def arrays(self) -> list[mx.array]:
         """All buffers, for evaluation."""
-        return [array for layer in self.layers for array in layer.arrays]
+        own = [array for layer in self.layers for array in layer.arrays]
+        return own + [array for pair in self.source for array in pair]
 
 
 class Rows:
     """The sequences of one forward pass, one row each, all with the same number of new tokens.
 
-    offsets: position of each row's first new token: an int for a single row, else (rows,) int32
+    lengths: tokens each row has stored before this pass
+    offsets: the same as the position of each row's first new token: an int for a single row, else (rows,) int32
     planned_lengths: tokens each row may reach
     """
 
     def __init__(self, caches: Sequence[SequenceCache]) -> None:
         self._caches = caches
+        self.lengths = [cache.length for cache in caches]
         self.planned_lengths = [cache.planned_length for cache in caches]
         single = len(caches) == 1
-        self.offsets: int | mx.array = caches[0].length if single else mx.array([cache.length for cache in caches])
+        self.offsets: int | mx.array = self.lengths[0] if single else mx.array(self.lengths)
 
     def attend(
         self,
@@ -149,17 +154,27 @@ class Rows:
         *,
         sinks: mx.array | None = None,
         softcap: float | None = None,
+        biases: Sequence[mx.array] | None = None,
     ) -> mx.array:
         """Store the new keys and values, and attend to what each row sees in this layer.
 
         queries: (rows, num_heads, length, head_dim); keys, values: (rows, num_kv_heads, length, head_dim)
+        biases: per row addends to the scores, (1, num_heads, length, context)
         Returns (rows, num_heads, length, head_dim). See engine.layers.attend for the rest.
         """
         attended = []
         for row, cache in enumerate(self._caches):
             one = slice(row, row + 1)
             seen_keys, seen_values, mask = cache.layers[layer].append(keys[one], values[one], cache.length)
+            mask = mask if biases is None else with_bias(mask, biases[row])
             attended.append(attend(queries[one], seen_keys, seen_values, scale, mask, sinks=sinks, softcap=softcap))
+        return attended[0] if len(attended) == 1 else mx.concatenate(attended, axis=0)
+
+    def attend_source(self, layer: int, queries: mx.array, scale: float) -> mx.array:
+        """Attend to all of each row's source. queries: (rows, num_heads, length, head_dim); returns the same shape."""
+        attended = [
+            attend(queries[row : row + 1], *cache.source[layer], scale) for row, cache in enumerate(self._caches)
+        ]
         return attended[0] if len(attended) == 1 else mx.concatenate(attended, axis=0)
 
     def advance(self, length: int) -> None:

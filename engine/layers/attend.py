@@ -42,6 +42,15 @@ def causal_mask(length: int, context: int, window: int | None = None) -> mx.arra
     return visible if window is None else visible & (key > query - window)
 
 
+def with_bias(mask: Mask, bias: mx.array) -> mx.array:
+    """A mask and an additive bias (..., length, context) as one additive mask."""
+    if mask is None:
+        return bias
+    if isinstance(mask, str):
+        mask = causal_mask(*bias.shape[-2:])
+    return mx.where(mask, bias, -mx.inf) if mask.dtype == mx.bool_ else bias + mask
+
+
 def _attend_capped(
     queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask, softcap: float
 ) -> mx.array:

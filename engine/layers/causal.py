@@ -1,12 +1,12 @@
 """The frame that decoder-only models share: embedding, blocks, final norm, output head."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
 from engine.cache.live import Rows
 from engine.layers.linear import Embedding, Linear
-from engine.layers.module import Module
+from engine.layers.module import Architecture, Module
 
 Pointwise = Callable[[mx.array], mx.array]
 Mixing = Callable[[mx.array, Rows], mx.array]
@@ -46,7 +46,7 @@ class Decoder(Module):
         return self.norm(x)
 
 
-class CausalLM(Module):
+class CausalLM(Architecture):
     """A causal language model: ids to hidden states, hidden states to logits.
 
     tied: the head is the embedding's own matrix
@@ -94,7 +94,3 @@ class CausalLM(Module):
         if self._logit_softcap is not None:
             logits = self._logit_softcap * mx.tanh(logits / self._logit_softcap)
         return logits
-
-    def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
-        """The checkpoint's tensors under this model's names."""
-        yield from tensors

@@ -1,6 +1,6 @@
 """A tree of named arrays: what a layer's attributes are called is what the checkpoint calls its tensors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -36,3 +36,18 @@ class Module:
 
     def _public(self) -> Iterator[tuple[str, Any]]:
         return ((name, value) for name, value in vars(self).items() if not name.startswith("_"))
+
+
+class Architecture(Module):
+    """Base of every architecture's `Model`: how the checkpoint's names and layouts become its own."""
+
+    def rename(self, name: str) -> str | None:
+        """Our dotted name of a checkpoint's tensor; None drops it."""
+        return name
+
+    def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
+        """The checkpoint's tensors under this model's names and in its layouts."""
+        for name, array in tensors:
+            own = self.rename(name)
+            if own is not None:
+                yield own, array
