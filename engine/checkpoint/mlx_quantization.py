@@ -86,7 +86,7 @@ def _check_shapes(path: str, spec: Quantization, tensors: Mapping[str, TensorEnt
     if weight is None or weight.dtype != "U32" or len(weight.shape) < 2:
         raise CheckpointCorrupt(scales.file.name, f"{shown(path)} has scales, but no packed weight")
     columns = weight.shape[-1] * 32 // spec.bits
-    if scales.shape != (*weight.shape[:-1], columns // spec.group_size) or weight.shape[-1] * 32 % spec.bits:
+    if scales.shape != (*weight.shape[:-1], columns // spec.group_size):
         raise CheckpointCorrupt(scales.file.name, f"{shown(path)} has scales for other than {spec.bits}-bit weights")
     if columns % spec.group_size:
         raise CheckpointCorrupt(scales.file.name, f"{shown(path)} does not divide into groups of {spec.group_size}")

@@ -1,0 +1,64 @@
+"""Messages to token ids, so that no text can pose as a control token. Knows templates and tokenizers, no HTTP."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.text.chat_template import ChatTemplate, Message
+from engine.text.tokenizer import Tokenizer
+
+_PRIVATE_USE = range(0xE000, 0xF900)
+
+
+def encode_chat(
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
+    variables: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Render messages and encode them.
+
+    A control token's spelling inside a message or a tool is broken by a mark before rendering, and the rendered text
+    is encoded in pieces between the marks: only the template itself can write control tokens.
+    Raises TemplateFailed.
+    """
+    spellings = [each for each in tokenizer.special_strings() if len(each) > 1]
+    mark = _unused_mark((messages, tools or ()))
+    text = template.render(
+        _broken(messages, spellings, mark),
+        tools=_broken(tools, spellings, mark),
+        add_generation_prompt=add_generation_prompt,
+        continue_final_message=continue_final_message,
+        variables=variables,
+    )
+    pieces = text.split(mark)
+    return [token_id for piece in pieces if piece for token_id in tokenizer.encode(piece, add_special_tokens=False)]
+
+
+def _broken(value: Any, spellings: Sequence[str], mark: str) -> Any:
+    """The value with a mark after the first character of every special token's spelling in its strings."""
+    if isinstance(value, str):
+        for spelling in spellings:
+            if spelling in value:
+                value = value.replace(spelling, spelling[0] + mark + spelling[1:])
+        return value
+    if isinstance(value, Mapping):
+        return {key: _broken(each, spellings, mark) for key, each in value.items()}
+    return [_broken(each, spellings, mark) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _unused_mark(values: Any) -> str:
+    """A private-use character that occurs in none of the strings."""
+    used = set(_characters(values))
+    return next(chr(code) for code in _PRIVATE_USE if chr(code) not in used)
+
+
+def _characters(value: Any) -> set[str]:
+    if isinstance(value, str):
+        return set(value)
+    if isinstance(value, Mapping):
+        return set().union(*(_characters(each) for each in value.values()))
+    return set().union(*(_characters(each) for each in value)) if isinstance(value, list | tuple) else set()

@@ -1,0 +1,50 @@
+"""The web application: routes, error answers and the doors before them. Starts no process and opens no port."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from server.addresses import ForgiveAddresses
+from server.error_responses import install
+from server.registry import Registry
+from server.routes import chat, completions, health, models
+from server.security import BodyLimit, HostGuard, KeyGuard, OriginGuard
+from server.settings import Settings
+from server.traffic import Traffic
+from server.version import VERSION
+
+
+def build_app(settings: Settings, registry: Registry) -> Traffic:
+    """The application with its doors: from the outside in they are traffic, address, host, origin, key, size."""
+    app: ASGIApp = _routes(settings, registry)
+    app = BodyLimit(app, max_bytes=settings.max_body_bytes)
+    app = KeyGuard(app, keys=settings.keys())
+    app = OriginGuard(app, allowed=settings.allowed_origins)
+    app = HostGuard(app, bound_to=settings.host, allowed=settings.allowed_hosts)
+    return Traffic(ForgiveAddresses(app))
+
+
+def _routes(settings: Settings, registry: Registry) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        registry.start()
+        yield
+        await registry.close()
+
+    app = FastAPI(
+        title="Bramley",
+        version=VERSION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,  # its page would be fetched from elsewhere
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+    )
+    app.state.settings = settings
+    app.state.registry = registry
+    install(app)
+    for resource in (chat, completions, models, health):
+        app.include_router(resource.router)
+    return app

@@ -1,0 +1,80 @@
+"""Talk to a running server over its own HTTP API, streaming. Knows the wire; knows no terminal and no model files."""
+
+import http.client
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+from urllib.parse import quote
+
+# The first request waits for its model to load.
+ANSWER_SECONDS = 900.0
+ASK_SECONDS = 2.0
+
+
+class ChatFailed(Exception):
+    """The server refused, or went away. str() is one sentence."""
+
+
+class ChatClient:
+    """A server at host and port; an empty key sends none."""
+
+    def __init__(self, host: str, port: int, key: str = "") -> None:
+        self._host = host
+        self._port = port
+        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+
+    def is_up(self) -> bool:
+        """True when a server answers there, be its model loaded or not."""
+        return self._status("/health") == http.HTTPStatus.OK
+
+    def serves(self, model: str) -> bool:
+        """True when a server answers there and has this model."""
+        return self._status(f"/v1/models/{quote(model, safe='')}") == http.HTTPStatus.OK
+
+    def answer(
+        self, model: str, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]
+    ) -> Generator[str, None, None]:
+        """The pieces of the answer as they come. Closing the iterator stops the work. Raises ChatFailed."""
+        body = json.dumps({"model": model, "messages": list(messages), "stream": True, **options})
+        try:
+            with closing(http.client.HTTPConnection(self._host, self._port, timeout=ANSWER_SECONDS)) as connection:
+                connection.request("POST", "/v1/chat/completions", body, self._headers)
+                response = connection.getresponse()
+                if response.status != http.HTTPStatus.OK:
+                    raise ChatFailed(_message(response.read(1 << 20)))
+                yield from _pieces(response)
+        except (OSError, http.client.HTTPException) as error:
+            raise ChatFailed(f"The connection to the server was lost ({type(error).__name__}).") from None
+
+    def _status(self, path: str) -> int:
+        try:
+            with closing(http.client.HTTPConnection(self._host, self._port, timeout=ASK_SECONDS)) as connection:
+                connection.request("GET", path, headers=self._headers)
+                return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
+
+
+def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:
+    for line in response:
+        name, _, data = line.strip().partition(b":")
+        if name != b"data":
+            continue
+        if data.strip() == b"[DONE]":
+            return
+        event = json.loads(data)
+        if "error" in event:
+            raise ChatFailed(_message(data))
+        for choice in event.get("choices", ()):
+            if text := choice.get("delta", {}).get("content"):
+                yield text
+    raise ChatFailed("The server went away in the middle of the answer.")
+
+
+def _message(body: bytes) -> str:
+    try:
+        message = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return "The server answered with something that is not of this API."
+    return str(message)

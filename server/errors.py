@@ -1,0 +1,172 @@
+"""What a client is told when something fails: our own error classes, and one table for the engine's. No framework here.
+
+ApiError                     carries status, type, code, param and headers
+├── InvalidRequest           400  a value that no model here could honour
+│   └── UnsupportedParameter 400  a known field that this version does not honour
+├── ModelNotFound            404
+├── ShuttingDown             503
+├── Overloaded               503  the queue is full
+├── ModelLoading             503  it did not load in time
+├── ModelUnavailable         503  it failed to load, or its worker keeps dying
+├── WorkerDied               503  the worker ended while the request waited or ran
+└── Refused                  by table; the worker's engine said no
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from engine.errors import EngineError, RequestError
+
+
+class ErrorBody(TypedDict):
+    """The inside of every error answer; all four keys are always there."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(TypedDict):
+    """Every error answer, also inside a stream."""
+
+    error: ErrorBody
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: what HTTP says of one kind of failure."""
+
+    status: int
+    type: str
+    code: str | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+# The engine's errors by class name, because a worker's errors arrive as names. Deterministic failures are not to be
+# retried: client libraries would run them three times.
+ENGINE_TABLE: dict[str, Row] = {
+    "CheckpointNotFound": Row(503, "server_error", "model_load_failed", {"x-should-retry": "false"}),
+    "CheckpointCorrupt": Row(503, "server_error", "model_load_failed", {"x-should-retry": "false"}),
+    "CheckpointUnsupported": Row(503, "server_error", "model_load_failed", {"x-should-retry": "false"}),
+    "ParameterInvalid": Row(400, "invalid_request_error", "invalid_value"),
+    "ContextLengthExceeded": Row(400, "invalid_request_error", "context_length_exceeded"),
+    "TemplateFailed": Row(400, "invalid_request_error", "chat_template_error"),
+    "StepFailed": Row(500, "server_error", "internal_error"),
+}
+INTERNAL = Row(500, "server_error", "internal_error")
+INTERNAL_MESSAGE = "The server failed to answer this request. Its log says why."
+
+
+class ApiError(Exception):
+    """Base of every error with its own HTTP answer. str() is one sentence fit for a client."""
+
+    row = INTERNAL
+
+    def __init__(self, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.headers = {**self.row.headers, **(headers or {})}
+
+
+class InvalidRequest(ApiError):
+    """A value that cannot be honoured by any model."""
+
+    row = Row(400, "invalid_request_error", "invalid_value")
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A field of the API that this version knows and does not honour."""
+
+    row = Row(400, "invalid_request_error", "unsupported_parameter")
+
+    def __init__(self, param: str, reason: str = "") -> None:
+        super().__init__(f"{param} is not supported{': ' + reason if reason else ''}.", param=param)
+
+
+class ModelNotFound(ApiError):
+    """No served model has this name."""
+
+    row = Row(404, "invalid_request_error", "model_not_found")
+
+    def __init__(self, available: tuple[str, ...]) -> None:
+        super().__init__(f"This model is not served here. Available: {', '.join(available)}.", param="model")
+
+
+class ShuttingDown(ApiError):
+    """The server finishes what it has begun and takes nothing new."""
+
+    row = Row(503, "server_error", "server_overloaded", {"retry-after": "5", "connection": "close"})
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down.")
+
+
+class Overloaded(ApiError):
+    """As many requests as allowed are running or waiting."""
+
+    row = Row(503, "server_error", "server_overloaded", {"retry-after": "2"})
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} requests are running or waiting, which is the limit.")
+
+
+class ModelLoading(ApiError):
+    """The model is still being read after the longest time a request waits for it."""
+
+    row = Row(503, "server_error", "server_overloaded", {"retry-after": "10"})
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is still loading.")
+
+
+class ModelUnavailable(ApiError):
+    """The model cannot be had until somebody looks after it."""
+
+    row = Row(503, "server_error", "model_load_failed", {"x-should-retry": "false"})
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} is not available: {reason}")
+
+
+class WorkerDied(ApiError):
+    """The worker process ended; another one takes its place."""
+
+    row = Row(503, "server_error", "worker_died", {"retry-after": "1"})
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The process that runs {name} ended unexpectedly. It is being started again.")
+
+
+class Refused(ApiError):
+    """The engine in the worker did not take the request. `kind` is the name of the engine's error class."""
+
+    def __init__(self, kind: str, message: str, param: str) -> None:
+        self.row = ENGINE_TABLE.get(kind, INTERNAL)
+        super().__init__(message if kind in ENGINE_TABLE else INTERNAL_MESSAGE, param=param or None)
+
+
+def row_of(error: Exception) -> Row:
+    """The table's line for any exception."""
+    if isinstance(error, ApiError):
+        return error.row
+    return ENGINE_TABLE.get(type(error).__name__, INTERNAL) if isinstance(error, EngineError) else INTERNAL
+
+
+def headers_of(error: Exception) -> Mapping[str, str]:
+    """Extra response headers for any exception."""
+    return error.headers if isinstance(error, ApiError) else row_of(error).headers
+
+
+def envelope_of(error: Exception) -> ErrorEnvelope:
+    """What the client reads. The text of an unknown exception never leaves the server."""
+    row = row_of(error)
+    known = isinstance(error, ApiError | EngineError)
+    param = error.param if isinstance(error, ApiError | RequestError) else None
+    return envelope(row, str(error) if known else INTERNAL_MESSAGE, param)
+
+
+def envelope(row: Row, message: str, param: str | None = None) -> ErrorEnvelope:
+    """An error answer from a line of the table and a sentence."""
+    return {"error": {"message": message, "type": row.type, "param": param, "code": row.code}}

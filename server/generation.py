@@ -1,0 +1,122 @@
+"""One HTTP request's choices, from prompts of token ids to deltas of text. Knows workers and text; nothing of HTTP."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+
+from engine.errors import ContextLengthExceeded, StepFailed
+from engine.sampling.params import SamplingParams
+from engine.sequence import FinishReason, GenerationRequest
+from server.continuation import Continuation, Delta, ScoredToken, TextRules
+from server.registry import ServedModel
+from server.schemas.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be generated.
+
+    prompts: token ids; each is continued `num_choices` times
+    sampling: its max_tokens is an upper bound, and shrinks to what the context leaves; 0 generates nothing
+    param: the request's field that holds the prompts, for errors
+    """
+
+    prompts: tuple[tuple[int, ...], ...]
+    num_choices: int
+    sampling: SamplingParams
+    rules: TextRules
+    param: str
+
+
+@dataclass(slots=True)
+class Choice:
+    """All deltas of one choice together."""
+
+    text: str = ""
+    tokens: list[ScoredToken] = field(default_factory=list)
+    finish_reason: FinishReason = "stop"
+
+
+class Generation:
+    """The choices of one request while they grow. Choice i of prompt p has index p * num_choices + i."""
+
+    def __init__(self, generation_id: str, model: ServedModel, plan: Plan) -> None:
+        self.generation_id = generation_id
+        self._model = model
+        self._plan = plan
+        self._continuations: list[Continuation] = []
+
+    async def deltas(self) -> AsyncGenerator[Delta, None]:
+        """Pieces of all choices as they come; nothing is sent to a worker before the first one is asked for."""
+        context_length = await self._model.context_length()
+        text = await self._model.text()
+        plan = self._plan
+        for prompt in plan.prompts:
+            if len(prompt) >= context_length:
+                raise ContextLengthExceeded(len(prompt), context_length, plan.param)
+        prompts = [prompt for prompt in plan.prompts for _ in range(plan.num_choices)]
+        self._continuations = [
+            Continuation(index, text.tokenizer, prompt, plan.rules) for index, prompt in enumerate(prompts)
+        ]
+        if plan.sampling.max_tokens == 0:
+            for index in range(len(prompts)):
+                yield Delta(index, "", finish_reason="length")
+            return
+        async with aclosing(self._generate(prompts, context_length)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        prompt_tokens = sum(len(prompt) for prompt in self._plan.prompts)
+        completion_tokens = sum(each.num_tokens for each in self._continuations)
+        first_choices = self._continuations[:: self._plan.num_choices]
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": sum(each.cached_tokens for each in first_choices)},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+
+    async def _generate(self, prompts: Sequence[tuple[int, ...]], context_length: int) -> AsyncGenerator[Delta, None]:
+        requests = [self._request(index, prompt, context_length) for index, prompt in enumerate(prompts)]
+        continuations = {request.request_id: each for request, each in zip(requests, self._continuations, strict=True)}
+        supervisor = self._model.supervisor
+        async with aclosing(supervisor.generate(requests)) as outputs:
+            async for output in outputs:
+                if output.error is not None:
+                    raise StepFailed(output.error)
+                delta = continuations[output.request_id].push(output)
+                if delta is not None:
+                    if delta.finish_reason and not output.finish_reason:  # a stop string, which the worker cannot see
+                        supervisor.cancel(output.request_id)
+                    yield delta
+
+    def _request(self, index: int, prompt: tuple[int, ...], context_length: int) -> GenerationRequest:
+        sampling = self._plan.sampling
+        sampling = replace(
+            sampling,
+            max_tokens=min(sampling.max_tokens, context_length - len(prompt)),
+            seed=seed_of_choice(sampling.seed, index % self._plan.num_choices),
+        )
+        return GenerationRequest(f"{self.generation_id}-{index}", prompt, sampling)
+
+
+async def fold(deltas: AsyncIterator[Delta], num_choices: int) -> list[Choice]:
+    """The whole of what a stream would have sent."""
+    choices = [Choice() for _ in range(num_choices)]
+    async for delta in deltas:
+        choice = choices[delta.index]
+        choice.text += delta.text
+        choice.tokens.extend(delta.tokens)
+        choice.finish_reason = delta.finish_reason or choice.finish_reason
+    return choices
+
+
+def seed_of_choice(seed: int | None, choice: int) -> int | None:
+    """The seed of the i-th choice of a prompt: the first has the request's own, the others differ yet repeat."""
+    if seed is None or choice == 0:
+        return None if seed is None else seed % 2**64
+    return int.from_bytes(blake2b(f"{seed}:{choice}".encode(), digest_size=8).digest(), "little")

@@ -1,0 +1,34 @@
+"""GET /models and /models/{id}: what is served. Answers from memory, also while a model loads."""
+
+from fastapi import APIRouter, Request
+
+from server.registry import Registry, ServedModel
+from server.schemas.models import ModelCard, ModelList
+
+router = APIRouter()
+
+
+@router.api_route("/models", methods=["GET", "HEAD"])
+async def list_models(request: Request) -> ModelList:
+    """All served models, the default first."""
+    registry: Registry = request.app.state.registry
+    return {"object": "list", "data": [_card(model) for model in registry.models]}
+
+
+@router.api_route("/models/{name:path}", methods=["GET", "HEAD"])
+async def retrieve_model(name: str, request: Request) -> ModelCard:
+    """One served model; names may hold slashes."""
+    registry: Registry = request.app.state.registry
+    return _card(registry.find(name))
+
+
+def _card(model: ServedModel) -> ModelCard:
+    context_length = model.known_context_length
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "bramley",
+        "max_model_len": context_length,
+        "context_length": context_length,
+    }

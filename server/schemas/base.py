@@ -1,0 +1,40 @@
+"""What all request bodies share: null is unset, unknown fields are ignored, known but unhonoured ones are refused."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from server.errors import UnsupportedParameter
+
+MAX_TEXT_CHARACTERS = 16 * 2**20
+MAX_TOKENS = 2**31 - 1
+
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARACTERS)]
+Name = Annotated[str, StringConstraints(max_length=512)]
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+Refusals = Mapping[str, Callable[[Any], bool]]
+
+
+class WireModel(BaseModel):
+    """A JSON object of a request.
+
+    `refused` maps fields that this version knows and does not honour to the question whether a value asks for anything;
+    values that ask for nothing (False, [], "auto") pass.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
+
+    refused: ClassVar[Refusals] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls_and_refuse(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        present = {name: value for name, value in data.items() if value is not None}
+        for name, asks in cls.refused.items():
+            if name in present and asks(present[name]):
+                raise UnsupportedParameter(name)
+        return present

@@ -1,0 +1,138 @@
+"""Bring a server up: check the address, start the worker, and only then import the web. Says what a person sees."""
+
+import asyncio
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import EngineError
+from server.binding import EXIT_USAGE, AddressRefused, listen, require_key_in_public
+from server.errors import ApiError
+from server.registry import ModelText, Registry, ServedModel, load_text
+from server.settings import Settings
+from server.store import Store
+from server.store_errors import StoreError
+from server.stored_model import StoredModel
+from server.supervisor import WORKER_COMMAND, Limits, Supervisor
+
+if TYPE_CHECKING:
+    import socket
+
+# Addresses to listen on that are none to connect to.
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nothing is bound here
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+def serve(
+    settings: Settings,
+    *,
+    find: Callable[[str], StoredModel] | None = None,
+    command: Sequence[str] = WORKER_COMMAND,
+    read_text: Callable[[Path], ModelText] = load_text,
+) -> int:
+    """Serve until a signal ends it; returns the exit code. The first model is loaded at once.
+
+    find: the model of a name; None asks the store of the settings
+    """
+    _set_up_logging(settings)
+    try:
+        keys = settings.keys()
+    except OSError as error:
+        _say(f"The file of API keys cannot be read: {error.strerror}.")
+        return EXIT_USAGE
+    try:
+        require_key_in_public(settings.host, keys, allow_insecure=settings.allow_insecure)
+        find = find or Store(settings.models_dir, settings.hub_cache).find
+        models = [_served(settings, name, find(name), command, read_text) for name in settings.models]
+        opened = listen(settings.host, settings.port, settings.listen_backlog)
+    except (AddressRefused, StoreError) as error:
+        _say(str(error))
+        return error.exit_code
+    models[0].supervisor.spawn()
+    return _run(settings, Registry(models), opened)
+
+
+def _run(settings: Settings, registry: Registry, opened: "socket.socket") -> int:
+    # The worker reads weights on another core while these are imported.
+    from server.app import build_app  # noqa: PLC0415
+    from server.listener import Listener  # noqa: PLC0415
+
+    announcing: list[asyncio.Task[None]] = []
+
+    def announce() -> None:
+        _say(_address_lines(settings, registry, opened.getsockname()[1]))
+        announcing.append(asyncio.create_task(_announce_model(registry.models[0])))
+
+    Listener(settings, build_app(settings, registry), registry, announce).run(sockets=[opened])
+    return 0
+
+
+def _served(
+    settings: Settings,
+    name: str,
+    stored: StoredModel,
+    command: Sequence[str],
+    read_text: Callable[[Path], ModelText],
+) -> ServedModel:
+    limits = Limits(
+        max_queue=settings.max_queue,
+        load_seconds=settings.load_seconds,
+        stale_seconds=settings.silence_stale_seconds,
+        dead_seconds=settings.silence_dead_seconds,
+    )
+    return ServedModel(
+        stored.id,
+        stored.path,
+        Supervisor(stored.id, stored.path, command=command, limits=limits),
+        aliases=(*stored.aliases, name),
+        created=stored.created,
+        context_length=settings.context_length,
+        read_text=read_text,
+    )
+
+
+def _address_lines(settings: Settings, registry: Registry, port: int) -> str:
+    host = _ANYWHERE.get(settings.host, settings.host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    key = ' -H "Authorization: Bearer YOUR_KEY"' if settings.keys() else ""
+    body = (
+        f'{{"model": "{registry.models[0].name}", "temperature": 0, '
+        '"messages": [{"role": "user", "content": "What is the capital of France?"}]}'
+    )
+    names = ", ".join(model.name for model in registry.models)
+    return f"Serving {names} at {url}\nTry it:\n  curl {url}/chat/completions{key} -d {shlex.quote(body)}"
+
+
+async def _announce_model(model: ServedModel) -> None:
+    """Read what the first request will need, and say how the model runs or why it does not."""
+    try:
+        info, _ = await asyncio.gather(model.supervisor.ready(), model.text())
+    except (ApiError, EngineError) as error:
+        _say(f"{model.name} cannot be used: {error}")
+    else:
+        _say(_model_lines(model.name, info))
+
+
+def _model_lines(name: str, info: Mapping[str, Any]) -> str:
+    megabytes = info["weight_bytes"] / 1e6
+    lines = [
+        f"{name} is loaded: {info['model_type']}, {megabytes:.0f} MB, quantisation {info['quantization']}, "
+        f"context {info['context_length']} tokens",
+        f"Running on {info['device']} in {info['dtype']}, BLAS {info['blas']}, kernels {info['kernels'] or 'of MLX'}",
+        info["advice"],
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _set_up_logging(settings: Settings) -> None:
+    logging.basicConfig(level=settings.log_level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
+    logging.getLogger("uvicorn.error").setLevel("WARNING")
+    logging.getLogger("asyncio").setLevel("WARNING")
+
+
+def _say(lines: str) -> None:
+    sys.stdout.write(lines + "\n")
+    sys.stdout.flush()

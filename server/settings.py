@@ -1,0 +1,111 @@
+"""Every setting with its default, once. The only reader of the environment; knows nothing of what the settings do."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+
+# What a worker may see of the environment: where things are, how to speak, how many threads to use. No keys, no tokens.
+_WORKER_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_WORKER_PREFIXES = ("LC_", "MLX_", "METAL_", "OMP_", "OPENBLAS_")
+
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+def _default_models_dir() -> Path:
+    """The checkout's own `models/`, or the user's data folder where Bramley is installed without one."""
+    checkout = _CHECKOUT / "models"
+    return checkout if (checkout / "catalog.toml").is_file() else user_data_path("bramley") / "models"
+
+
+class Settings(BaseSettings):
+    """What a person can set: flags become arguments, the rest are BRAMLEY_* variables. Lists are comma-separated.
+
+    models: names to serve; the first answers requests that name none
+    api_keys, api_keys_file: any of them opens the door (one per line in the file); never flags, which `ps` would show
+    allowed_hosts, allowed_origins: besides the local ones; "*" allows all
+    allow_insecure: bind a public address without a key
+    context_length: tokens of prompt and answer together; None takes the model's own
+    default_max_tokens: for chat requests that set none; None goes on until the context ends
+    max_queue: HTTP requests that generate or wait, per model
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="BRAMLEY_",
+        env_ignore_empty=True,
+        frozen=True,
+        populate_by_name=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+    )
+
+    models: Names = ("smollm2-135m",)
+    models_dir: Path = Field(default_factory=_default_models_dir)
+    context_length: int | None = Field(default=None, ge=1)
+    default_max_tokens: int | None = Field(default=None, ge=1)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    api_keys_file: Path | None = None
+    allowed_hosts: Names = ()
+    allowed_origins: Names = ()
+    allow_insecure: bool = False
+
+    max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
+    max_header_bytes: int = Field(default=64 * 2**10, ge=1024)
+    max_queue: int = Field(default=1024, ge=1)
+    listen_backlog: int = Field(default=2048, ge=1)
+    read_timeout_seconds: float = Field(default=30.0, gt=0)
+    stalled_reader_seconds: float = Field(default=30.0, gt=0)
+    keep_alive_seconds: int = Field(default=75, ge=1)
+    drain_seconds: float = Field(default=30.0, ge=0)
+    load_seconds: float = Field(default=600.0, gt=0)
+    silence_stale_seconds: int = Field(default=8, ge=1)
+    silence_dead_seconds: int = Field(default=25, ge=2)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    # The names other tools give to Hugging Face's folders and switches are taken over unchanged.
+    hf_home: Path | None = Field(default=None, validation_alias="HF_HOME")
+    hf_hub_cache: Path | None = Field(default=None, validation_alias="HF_HUB_CACHE")
+    hf_hub_offline: bool = Field(default=False, validation_alias="HF_HUB_OFFLINE")
+    xdg_cache_home: Path | None = Field(default=None, validation_alias="XDG_CACHE_HOME")
+
+    @field_validator("models", "api_keys", "allowed_hosts", "allowed_origins", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("models_dir", "api_keys_file", "hf_home", "hf_hub_cache", "xdg_cache_home")
+    @classmethod
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser()
+
+    @property
+    def hub_cache(self) -> Path:
+        """Where huggingface_hub keeps downloaded repositories."""
+        if self.hf_hub_cache is not None:
+            return self.hf_hub_cache
+        cache_home = self.xdg_cache_home or Path.home() / ".cache"
+        return (self.hf_home or cache_home / "huggingface") / "hub"
+
+    def keys(self) -> tuple[str, ...]:
+        """All API keys in clear text, read anew from the file. Raises OSError when the file cannot be read."""
+        from_file = () if self.api_keys_file is None else self.api_keys_file.read_text(encoding="utf-8").split()
+        return (*(key.get_secret_value() for key in self.api_keys), *from_file)
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment of a worker process. It loads the very code that the parent runs."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _WORKER_VARIABLES or name.startswith(_WORKER_PREFIXES)
+    }
+    return {**kept, "PYTHONPATH": str(_CHECKOUT)}

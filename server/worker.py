@@ -1,0 +1,174 @@
+"""The child's main: socket -> Engine -> socket. Owns MLX on its main thread; knows nothing of text or HTTP.
+
+Three threads: the main one loads the model and steps the engine; one fills the inbox with plain values and ends the
+process when the parent has gone; one sends a sign of life each second, as long as the main one makes progress.
+"""
+
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from engine.errors import CheckpointError, RequestError
+from server import protocol
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+
+HEARTBEAT_SECONDS = 1.0
+PROGRESS_SECONDS = 0.1
+# A prefill chunk of a large model on a slow CPU takes minutes, a deadlock takes for ever.
+LONGEST_STEP_SECONDS = 300.0
+EXIT_LOAD_FAILED = 3
+
+_decoder: "msgspec.msgpack.Decoder[protocol.ToWorker]" = msgspec.msgpack.Decoder(protocol.ToWorker)
+
+
+class Link:
+    """The worker's end of the socket. Both sending threads pass through one lock."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, message: protocol.ToParent) -> None:
+        """Send one frame; blocks while the parent does not read. Without a parent the process ends."""
+        try:
+            with self._lock:
+                self._connection.sendall(protocol.encode_frame(message))
+        except OSError:
+            os._exit(0)
+
+    def receive(self) -> protocol.ToWorker | None:
+        """The parent's next message, or None when it has gone."""
+        body = protocol.read_frame(self._connection)
+        return None if body is None else _decoder.decode(body)
+
+
+class Pulse:
+    """Signs of life that are true: none is sent while a single step or a load takes longer than any sane one."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._busy_since: float | None = monotonic()
+        self._load = (0, 0)
+
+    def busy(self, num_running: int = 0, num_waiting: int = 0) -> None:
+        """The main thread has made progress and goes on working."""
+        self._busy_since = monotonic()
+        self._load = (num_running, num_waiting)
+
+    def idle(self) -> None:
+        """The main thread waits for requests."""
+        self._busy_since = None
+        self._load = (0, 0)
+
+    def beat_for_ever(self) -> None:
+        """Run in a thread of its own."""
+        pause = threading.Event()
+        while not pause.wait(HEARTBEAT_SECONDS):
+            since = self._busy_since
+            if since is None or monotonic() - since < LONGEST_STEP_SECONDS:
+                self._link.send(protocol.Heartbeat(*self._load))
+
+
+class Inbox:
+    """Messages from the parent, in order. The process ends the moment the parent has gone, whatever it is doing."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._messages: queue.SimpleQueue[protocol.ToWorker] = queue.SimpleQueue()
+
+    def fill_for_ever(self) -> None:
+        """Run in a thread of its own."""
+        try:
+            while (message := self._link.receive()) is not None:
+                self._messages.put(message)
+        finally:
+            os._exit(0)
+
+    def drain(self, *, wait: bool) -> Iterator[protocol.ToWorker]:
+        """All messages that are there; with `wait`, at least one."""
+        if wait:
+            yield self._messages.get()
+        while not self._messages.empty():
+            yield self._messages.get()
+
+
+def load(path: Path, link: Link, pulse: Pulse) -> "Engine | None":
+    """Load the model and say so, or say why not."""
+    from engine.engine import Engine  # noqa: PLC0415  # mlx starts here, on the thread that steps it, under a watched socket
+
+    last_report = 0.0
+
+    def report(done_bytes: int, total_bytes: int) -> None:
+        nonlocal last_report
+        pulse.busy()
+        if monotonic() - last_report >= PROGRESS_SECONDS:
+            last_report = monotonic()
+            link.send(protocol.Loading(done_bytes, total_bytes))
+
+    try:
+        engine = Engine(path, on_progress=report)
+    except CheckpointError as error:
+        link.send(protocol.LoadFailed(type(error).__name__, str(error)))
+        return None
+    except MemoryError:
+        link.send(protocol.LoadFailed("MemoryError", "there is not enough memory for its weights"))
+        return None
+    link.send(protocol.Ready(asdict(engine.info)))
+    return engine
+
+
+def work(engine: "Engine", inbox: Inbox, link: Link, pulse: Pulse) -> None:
+    """Step the engine while there is work, and sleep while there is none."""
+    while True:
+        if not engine.has_work:
+            pulse.idle()
+        for message in inbox.drain(wait=not engine.has_work):
+            take(engine, message, link)
+        pulse.busy(engine.num_running, engine.num_waiting)
+        if engine.has_work and (outputs := engine.step()):
+            link.send(protocol.Outputs(outputs))
+
+
+def take(engine: "Engine", message: protocol.ToWorker, link: Link) -> None:
+    """Hand one message of the parent to the engine."""
+    match message:
+        case protocol.Submit(request):
+            try:
+                engine.submit(request)
+            except RequestError as error:
+                link.send(protocol.Refused(request.request_id, type(error).__name__, error.param, str(error)))
+        case protocol.Cancel(request_id):
+            engine.cancel(request_id)
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the model at a path to the parent at the other end of an inherited socket, until that closes."""
+    # A terminal's Ctrl-C and a service manager's SIGTERM reach the whole group; the parent decides when answers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    descriptor, path = arguments
+    link = Link(socket.socket(fileno=int(descriptor)))
+    inbox, pulse = Inbox(link), Pulse(link)
+    for run in (inbox.fill_for_ever, pulse.beat_for_ever):
+        threading.Thread(target=run, name=run.__qualname__, daemon=True).start()
+    engine = load(Path(path), link, pulse)
+    if engine is None:
+        return EXIT_LOAD_FAILED
+    work(engine, inbox, link, pulse)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

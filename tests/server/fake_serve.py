@@ -1,0 +1,66 @@
+"""The real server over fake workers: `fake_serve.py FOLDER [FOLDER...]`, settings from the environment.
+
+Text is bytes: a token id below 256 is that byte, 256 ends a text, 257 begins one. The template passes on the last
+message's content; the content "show" makes the model say what the template was given.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from engine.errors import TemplateFailed
+from engine.text.tokenizer import SpecialTokens, Tokenizer
+from server.registry import ModelText
+from server.serve import serve
+from server.settings import Settings
+from server.stored_model import StoredModel
+
+SPECIAL = SpecialTokens(ids=frozenset({256, 257}), bos_id=257, eos_ids=(256,))
+
+
+class Bytes:
+    """A vocabulary of 256 bytes and two special tokens."""
+
+    size = 258
+    joins_bytes = True
+
+    def encode(self, text, *, add_special_tokens, parse_special):
+        return [257] * add_special_tokens + list(text.encode())
+
+    def decode(self, ids):
+        raise NotImplementedError("bytes are joined by the tokenizer")
+
+    def token(self, token_id):
+        return self.token_bytes(token_id).decode(errors="replace")
+
+    def token_bytes(self, token_id):
+        return {256: b"</s>", 257: b"<s>"}.get(token_id) or bytes([token_id])
+
+    def token_id(self, token):
+        return {"</s>": 256, "<s>": 257}.get(token)
+
+
+class LastMessageTemplate:
+    def render(self, messages, *, tools=None, add_generation_prompt=True, continue_final_message=False, variables=None):
+        content = messages[-1]["content"]
+        if content == "raise":
+            raise TemplateFailed("The template refused these messages.")
+        if content != "show":
+            return content
+        seen = {"messages": messages, "variables": dict(variables or {}), "generate": add_generation_prompt}
+        return json.dumps({"say": json.dumps({**seen, "continue": continue_final_message})})
+
+
+def read_text(path: Path) -> ModelText:
+    return ModelText(Tokenizer(Bytes(), SPECIAL), LastMessageTemplate())
+
+
+if __name__ == "__main__":
+    command = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
+    folders = {Path(folder).name.replace("--", "/"): Path(folder) for folder in sys.argv[1:]}
+    models = {
+        name: StoredModel(name, folder, 1000, "safetensors", "a test", 1_800_000_000, aliases=("an-alias",))
+        for name, folder in folders.items()
+    }
+    settings = Settings(models=tuple(models))
+    sys.exit(serve(settings, find=models.__getitem__, command=command, read_text=read_text))
