@@ -22,20 +22,20 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIs
 from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]  # not marked as an export
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # likewise
 
+from engine.checkpoint.folder import ModelFolder
 from server.manifest import FileRecord
-from server.model_files import choose
+from server.model_files import choose, missing_file
 from server.model_id import ModelId
 from server.progress import Progress, Report
 from server.source import Delivery
 from server.staging import FreeBytes, Staging, delete, require_space
-from server.store_errors import ModelCorrupt, PullFailed
+from server.store_errors import ModelCorrupt, ModelUnfit, PullFailed
 
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0)
 MAX_PAUSE_SECONDS = 30.0
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _LIST_TIMEOUT_SECONDS = 10.0
 _READ_TIMEOUT_SECONDS = 30.0
-_CHUNK_BYTES = 256 << 10
 _MAX_FILES = 4096
 _PART = ".part"
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
@@ -107,7 +107,14 @@ class HubSource:
         for file, start in zip(files, starts, strict=False):
             report(Progress("verifying", start, total_bytes))
             records[file.name] = _verify(folder / file.name, file)
+        lacking = None if _is_gguf(files) else missing_file(ModelFolder(folder))
+        if lacking is not None:
+            raise ModelUnfit(self.model_id.repository, f"lacks {lacking}, which its index of weights names")
         return Delivery(folder, records)
+
+
+def _is_gguf(files: list[RemoteFile]) -> bool:
+    return len(files) == 1
 
 
 def _keep_only(names: set[str], folder: Path) -> None:
@@ -153,7 +160,7 @@ def _receive(url: str, file: RemoteFile, part: Path, on_bytes: Callable[[int], N
             if response.status_code != HTTPStatus.PARTIAL_CONTENT:
                 have_bytes = 0
                 output.truncate(0)
-            for chunk in response.iter_bytes(_CHUNK_BYTES):
+            for chunk in response.iter_bytes():
                 have_bytes += len(chunk)
                 if have_bytes > file.num_bytes:
                     raise PullFailed(f"The hub sends {file.name} longer than it says.")
@@ -216,8 +223,8 @@ def _sentence(repository: str, error: Exception) -> str:
         return f"The hub could not be reached for {repository} ({type(error).__name__})."
     status = error.response.status_code
     reasons = {
-        401: "it does not accept the token",
+        401: "it accepts no token, or wants another: `hf auth login`",
         403: "access is forbidden",
-        429: "too many requests; try again later",
+        429: "too many requests, try again later",
     }
     return f"The hub does not give {repository}: {reasons.get(status, 'it is failing')} (HTTP {status})."

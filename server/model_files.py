@@ -47,9 +47,13 @@ def choose(names: Iterable[str], of: str, variant: str = "") -> list[str]:
 
 
 def _safetensors(names: list[str]) -> list[str]:
+    """One file, or the shards; beside shards, other safetensors are most often the same weights once more."""
     if SINGLE_FILE in names:
         return [SINGLE_FILE]
-    return [name for name in names if _SHARD.fullmatch(name)] if INDEX_FILE in names else []
+    if INDEX_FILE not in names:
+        return []
+    files = [name for name in names if name.endswith(".safetensors") and "/" not in name]
+    return [name for name in files if _SHARD.fullmatch(name)] or files or [INDEX_FILE]
 
 
 def _only_gguf(names: list[str], of: str, variant: str = "") -> str:

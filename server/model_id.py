@@ -7,7 +7,6 @@ from server.store_errors import ModelIdInvalid
 
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _MODEL_ID = re.compile(rf"(?:(?P<organisation>{_PART})/)?(?P<name>{_PART})(?::(?P<variant>{_PART}))?", re.ASCII)
-_UNFIT = re.compile(r"[^A-Za-z0-9_]+(?=[._-])|[^A-Za-z0-9._-]+|^[^A-Za-z0-9_]+|[^A-Za-z0-9_]+$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +47,6 @@ def parse_model_id(text: str) -> ModelId:
 
 def model_id_of_file(name: str) -> ModelId:
     """The nearest valid name for a model in a folder or file of this name, which may hold anything."""
-    fit = re.sub(r"([._-])[._-]+", r"\1", _UNFIT.sub("-", name)).strip(".-")[:96].rstrip(".-")
-    return ModelId("", fit or "model")
+    fit = re.sub(r"[^A-Za-z0-9._-]+", "-", name, flags=re.ASCII)
+    single = re.sub(r"([.-])[.-]+", r"\1", fit).strip(".-")
+    return ModelId("", single[:96].rstrip(".-") or "model")

@@ -133,6 +133,16 @@ class StubHub:
             siblings.append(sibling)
         return {"_id": "1", "id": "org/tiny", "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
 
+    def tree(self):
+        """The listing in the form of another route, which huggingface_hub's own download asks for."""
+        entries = []
+        for sibling in self.listing()["siblings"]:
+            entry = {"type": "file", "path": sibling["rfilename"], "size": sibling["size"], "oid": sibling["blobId"]}
+            if "lfs" in sibling:
+                entry["lfs"] = {**sibling["lfs"], "oid": sibling["lfs"]["sha256"]}
+            entries.append(entry)
+        return entries
+
 
 def git_sha1(content):
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
@@ -153,7 +163,9 @@ def _handler(hub):
             hub.requests.append((path, {name.lower(): value for name, value in self.headers.items()}))
             queue = hub.faults.get(path.rsplit("/", 1)[-1], [])
             fault = (queue.pop(0) if len(queue) > 1 or not queue[0].get("for_ever") else queue[0]) if queue else {}
-            if path.startswith("/api/models/org/tiny") and not fault:
+            if path.startswith("/api/models/org/tiny/tree/"):
+                self.reply(200, json.dumps(hub.tree()).encode())
+            elif path.startswith("/api/models/org/tiny") and not fault:
                 self.reply(200, json.dumps(hub.listing()).encode())
             elif "status" in fault:
                 self.reply(fault["status"], b"an error page", fault.get("headers", {}))

@@ -1,0 +1,75 @@
+"""Measure one or several OpenAI-compatible servers side by side: medians over repeats, servers alternating."""
+
+import argparse
+import asyncio
+import json
+import platform
+import statistics
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from client import Server
+from rich.console import Console
+from rich.table import Table
+from scenarios import SCENARIOS, Prompts, Sizes
+
+
+def main() -> None:
+    """Parse the arguments, measure, print a table, write JSON."""
+    arguments = _parse()
+    results = asyncio.run(_measure(arguments))
+    _print(results)
+    if arguments.json:
+        report = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": f"{platform.system()} {platform.machine()}, {platform.processor() or 'unknown processor'}",
+            "arguments": vars(arguments) | {"json": str(arguments.json)},
+            "results": results,
+        }
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("urls", nargs="+", metavar="URL", help="base URL such as http://127.0.0.1:8080/v1")
+    parser.add_argument("--model", help="model name; the default is the first that each server lists")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; the table shows medians (default 5)")
+    parser.add_argument("--tokens", type=int, default=48, help="tokens generated per stream (default 48)")
+    parser.add_argument("--streams", type=int, default=8, help="streams at once (default 8)")
+    parser.add_argument("--prompt-tokens", type=int, default=700, help="length of the prefix (default 700)")
+    parser.add_argument("--long-prompt-tokens", type=int, default=1500, help="length of the newcomer (default 1500)")
+    parser.add_argument("--only", choices=SCENARIOS, action="append", help="measure only this; may be repeated")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds without a byte before giving up (300)")
+    parser.add_argument("--json", type=Path, help="write all figures of all rounds to this file")
+    return parser.parse_args()
+
+
+async def _measure(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Figures by server and name, one per round."""
+    sizes = Sizes(arguments.tokens, arguments.prompt_tokens, arguments.long_prompt_tokens, arguments.streams)
+    servers = [Server(url, arguments.model, arguments.timeout) for url in arguments.urls]
+    prompts = [Prompts(seed=0) for _ in servers]
+    for server, text in zip(servers, prompts, strict=True):
+        await server.prepare()
+        await text.calibrate(server)
+    results: dict[str, dict[str, list[float]]] = {server.base_url: {} for server in servers}
+    for number in range(arguments.repeats):
+        for name in arguments.only or SCENARIOS:
+            for server, text in zip(servers, prompts, strict=True):
+                print(f"\rround {number + 1}/{arguments.repeats} {name:<14}", end="", file=sys.stderr, flush=True)
+                for figure, value in (await SCENARIOS[name](server, text, sizes)).items():
+                    results[server.base_url].setdefault(figure, []).append(value)
+    print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
+    return results
+
+
+def _print(results: dict[str, dict[str, list[float]]]) -> None:
+    table = Table("median", *results)
+    for figure in next(iter(results.values())):
+        table.add_row(figure, *(f"{statistics.median(values[figure]):,.1f}" for values in results.values()))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Models in the user's Hugging Face cache: found when they are whole, without a network, and never written."""
+
+import pytest
+
+from server.catalog import Catalog
+from server.hub_cache import SOURCE
+from server.pull import pull
+from server.store import Store
+from server.store_errors import ModelNotFound
+
+COMMIT = "a" * 40
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+
+
+class Cache:
+    """A repository in the cache's layout: blobs, and a snapshot of links to them."""
+
+    def __init__(self, root):
+        self.root = root
+        self.repository = root / "models--org--name"
+        self.snapshot = self.repository / "snapshots" / COMMIT
+        self.blobs = self.repository / "blobs"
+        self.snapshot.mkdir(parents=True)
+        self.blobs.mkdir()
+        (self.repository / "refs").mkdir()
+        (self.repository / "refs" / "main").write_text(COMMIT)
+
+    def add(self, name, content):
+        blob = self.blobs / f"{abs(hash(name)):x}"
+        blob.write_bytes(content)
+        (self.snapshot / name).symlink_to(f"../../blobs/{blob.name}")
+        return blob
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(tmp_path / "hub")
+
+
+@pytest.fixture
+def sharded(cache):
+    cache.add("config.json", b"{}")
+    cache.add(
+        "model.safetensors.index.json", b'{"weight_map": {"a": "%s", "b": "%s"}}' % tuple(map(str.encode, SHARDS))
+    )
+    for shard in SHARDS:
+        cache.add(shard, b"1234")
+    return cache
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "models", tmp_path / "hub", catalog=Catalog())
+
+
+def assert_absent(store):
+    assert store.list() == []
+    with pytest.raises(ModelNotFound):
+        store.find("org/name")
+
+
+def test_whole_snapshot_is_found_by_its_repository(sharded, store):
+    model = store.find("org/name")
+    assert (model.path, model.format, model.source) == (sharded.snapshot, "safetensors", SOURCE)
+    assert store.list() == [model]
+    assert pull("org/name", store) == model
+    assert not store.root.exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", *SHARDS])
+def test_snapshot_that_lacks_a_file_is_not_found(sharded, store, name):
+    (sharded.snapshot / name).unlink()
+    assert_absent(store)
+
+
+def test_link_to_a_blob_that_is_gone_is_not_whole(sharded, store):
+    (sharded.snapshot / SHARDS[0]).resolve().unlink()
+    assert_absent(store)
+
+
+def test_blob_on_its_way_makes_the_snapshot_incomplete(sharded, store):
+    (sharded.blobs / "0123abcd.9f8e7d6c.incomplete").write_bytes(b"")
+    assert_absent(store)
+
+
+def test_leftover_of_a_download_that_was_repeated_does_not_matter(sharded, store):
+    blob = (sharded.snapshot / SHARDS[0]).resolve()
+    (sharded.blobs / f"{blob.name}.9f8e7d6c.incomplete").write_bytes(b"")
+    assert store.find("org/name").path == sharded.snapshot
+
+
+def test_snapshot_that_main_means_is_taken(sharded, store):
+    (sharded.repository / "snapshots" / ("b" * 40)).mkdir()
+    assert store.find("org/name").path == sharded.snapshot
+    (sharded.repository / "refs" / "main").write_text("b" * 40)
+    assert_absent(store)
+
+
+@pytest.mark.parametrize("reference", ["../../../../outside", "", "main", "a" * 39, "A" * 40, "a" * 41])
+def test_strange_reference_is_no_way_out(sharded, store, reference):
+    (sharded.repository / "refs" / "main").write_text(reference)
+    assert store.find("org/name").path == sharded.snapshot  # the only snapshot there is
+
+
+def test_link_out_of_the_cache_is_not_followed(sharded, store, tmp_path):
+    (tmp_path / "secret").write_text("{}")
+    (sharded.snapshot / "config.json").unlink()
+    (sharded.snapshot / "config.json").symlink_to(tmp_path / "secret")
+    assert_absent(store)
+
+
+def test_linked_repository_is_not_followed(sharded, store, tmp_path):
+    sharded.repository.rename(tmp_path / "outside")
+    sharded.repository.symlink_to(tmp_path / "outside")
+    assert_absent(store)
+
+
+def test_only_gguf_of_a_repository_is_served_as_a_file(cache, store):
+    cache.add("m-Q4_0.gguf", b"GGUF")
+    model = store.find("org/name")
+    assert (model.path.name, model.format, model.num_bytes) == ("m-Q4_0.gguf", "gguf", 4)
+
+
+def test_one_gguf_of_several_needs_its_name(cache, store):
+    cache.add("m-Q4_0.gguf", b"GGUF")
+    cache.add("m-Q8_0.gguf", b"GGUF")
+    assert_absent(store)
+    assert store.find("org/name:Q8_0").path.name == "m-Q8_0.gguf"
+
+
+def test_pickles_are_no_model(cache, store):
+    cache.add("config.json", b"{}")
+    cache.add("pytorch_model.bin", b"pickle")
+    assert_absent(store)
+
+
+def test_stores_own_copy_goes_before_the_cached_one(sharded, store, folder):
+    moved = folder.with_name("org--name")
+    folder.rename(moved)
+    pull(str(moved), store)
+    assert [model.source == SOURCE for model in store.list()] == [False, True]
+
+
+def test_cache_that_is_not_there_is_empty(tmp_path):
+    assert Store(tmp_path / "models", tmp_path / "nothing", catalog=Catalog()).list() == []
