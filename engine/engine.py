@@ -4,15 +4,16 @@ One thread owns an engine: MLX's streams belong to the thread that loads the mod
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from engine.device import Device, prepare_device
 from engine.errors import CheckpointUnsupported, ContextLengthExceeded, ParameterInvalid
-from engine.model import Progress, build_model
+from engine.layers.module import EncoderDecoder
+from engine.model import CausalModel, Progress, build_model
 from engine.runner import Launched, Runner
 from engine.sampling.params import SamplingParams
 from engine.scheduler import Scheduler, Step
@@ -20,6 +21,17 @@ from engine.scheduler import Sequence as Row
 from engine.sequence import FinishReason, GenerationRequest, SampledToken, StepOutput
 
 _log = logging.getLogger(__name__)
+_UNLIMITED_CONTEXT = 2048  # for models whose positions are relative and have no end of their own
+_NOT_WITH_BEAMS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "logprobs",
+)
 _STEP_FAILED = "The engine failed while computing this request; it was not finished."
 
 
@@ -43,9 +55,14 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is loaded and how it runs. Lengths are tokens."""
+    """What is loaded and how it runs. Lengths are tokens.
+
+    kind: "decoder" continues its prompt; "encoder-decoder" reads it apart and writes from a fresh start
+    context_length: prompt and answer together; each for itself where an encoder reads the prompt
+    """
 
     model_type: str
+    kind: Literal["decoder", "encoder-decoder"]
     context_length: int
     vocab_size: int
     num_layers: int
@@ -56,6 +73,10 @@ class ModelInfo:
     blas: str
     kernels: str
     advice: str
+
+    def room(self, prompt_tokens: int) -> int:
+        """Tokens that may be generated after a prompt of this length."""
+        return self.context_length - (1 if self.kind == "encoder-decoder" else prompt_tokens)
 
 
 class Engine:
@@ -76,12 +97,11 @@ class Engine:
         device = prepare_device()
         checkpoint = open_checkpoint(Path(path))
         model = build_model(checkpoint, device, on_progress)
-        self.info = _describe(checkpoint, settings, device)
-        end_ids = frozenset(_end_ids(checkpoint))
-        self._runner = Runner(model, self.info.vocab_size, end_ids)
-        self._scheduler = Scheduler(
-            settings.max_rows, settings.prefill_chunk_tokens, settings.shared_prefill_chunk_tokens
-        )
+        self.info = _describe(checkpoint, model, settings, device)
+        end_ids = frozenset(_token_ids(checkpoint, "eos_token_id"))
+        start_ids = _start_ids(checkpoint) if isinstance(model, EncoderDecoder) else ()
+        self._runner = Runner(model, self.info.vocab_size, end_ids, start_ids)
+        self._scheduler = _scheduler(settings, self.info)
         self._before_launch = settings.before_launch
         self._live: dict[str, Row] = {}
         self._pending: Launched | None = None
@@ -156,13 +176,17 @@ class Engine:
         except Exception:  # noqa: BLE001  # as above
             _log.exception("a step failed")
             return self._lose(pending.step.sequences)
-        return [self._output(sequence, token) for sequence, token in tokens if not sequence.finished]
+        return [output for sequence, new in tokens if not sequence.finished for output in self._outputs(sequence, new)]
 
-    def _output(self, sequence: Row, token: SampledToken) -> StepOutput:
-        reason = self._finish_reason(sequence, token)
-        if reason is not None:
+    def _outputs(self, sequence: Row, tokens: tuple[SampledToken, ...]) -> list[StepOutput]:
+        """One output per token. More than one at once are a whole answer, found with beams."""
+        reasons = [self._finish_reason(sequence, token) for token in tokens]
+        if sequence.request.sampling.num_beams > 1:
+            reasons[-1] = reasons[-1] or "length"
+        if reasons[-1] is not None:
             self._finish([sequence])
-        return StepOutput(sequence.request.request_id, token, reason)
+        name = sequence.request.request_id
+        return [StepOutput(name, token, reason) for token, reason in zip(tokens, reasons, strict=True)]
 
     def _finish_reason(self, sequence: Row, token: SampledToken) -> FinishReason | None:
         sequence.delivered += 1
@@ -189,14 +213,26 @@ def _check(request: GenerationRequest, info: ModelInfo) -> None:
         raise ParameterInvalid("prompt", "The prompt has no tokens.")
     if prompt_tokens >= info.context_length:
         raise ContextLengthExceeded(prompt_tokens, info.context_length)
-    if request.sampling.max_tokens < 1 or prompt_tokens + request.sampling.max_tokens > info.context_length:
+    room = info.room(prompt_tokens)
+    if not 1 <= request.sampling.max_tokens <= room:
         raise ParameterInvalid(
             "max_tokens",
             f"max_tokens is {request.sampling.max_tokens}, but {prompt_tokens} prompt tokens leave room for "
-            f"1 to {info.context_length - prompt_tokens}.",
+            f"1 to {room}.",
         )
+    _check_beams(request.sampling)
     _check_ids("prompt", request.prompt_ids, info.vocab_size)
     _check_ids("logit_bias", [token_id for token_id, _ in request.sampling.logit_bias], info.vocab_size)
+
+
+def _check_beams(sampling: SamplingParams) -> None:
+    """Beams are ranked, not sampled: what would bend the ranking is refused instead of ignored."""
+    plain = SamplingParams(max_tokens=1)
+    if sampling.num_beams == 1:
+        return
+    for param in _NOT_WITH_BEAMS:
+        if getattr(sampling, param) not in (getattr(plain, param), 0):
+            raise ParameterInvalid(param, f"{param} cannot be combined with num_beams = {sampling.num_beams}.")
 
 
 def _check_ids(param: str, ids: Iterable[int], vocab_size: int) -> None:
@@ -205,23 +241,44 @@ def _check_ids(param: str, ids: Iterable[int], vocab_size: int) -> None:
             raise ParameterInvalid(param, f"Token id {token_id} is outside the vocabulary of {vocab_size}.")
 
 
-def _end_ids(checkpoint: Checkpoint) -> list[int]:
-    """The end tokens: generation_config.json is the authority, config.json its fallback."""
-    value: Any = checkpoint.generation_config.get("eos_token_id", checkpoint.config.get("eos_token_id"))
+def _token_ids(checkpoint: Checkpoint, key: str) -> list[int]:
+    """Special tokens: generation_config.json is the authority, config.json its fallback."""
+    value: Any = checkpoint.generation_config.get(key, checkpoint.config.get(key))
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if any(isinstance(each, bool) or not isinstance(each, int) for each in ids):
-        raise CheckpointUnsupported("eos_token_id", value, "a token id or a list of them")
+        raise CheckpointUnsupported(key, value, "a token id or a list of them")
     return ids
 
 
-def _describe(checkpoint: Checkpoint, settings: EngineSettings, device: Device) -> ModelInfo:
+def _start_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """What a decoder with its own start begins with; T5's configurations mean the padding token when they name none."""
+    ids = _token_ids(checkpoint, "decoder_start_token_id") or _token_ids(checkpoint, "pad_token_id")
+    if len(ids) != 1:
+        raise CheckpointUnsupported("decoder_start_token_id", None, "one token id")
+    return tuple(ids)
+
+
+def _scheduler(settings: EngineSettings, info: ModelInfo) -> Scheduler:
+    if info.kind == "encoder-decoder":  # an encoder reads its prompt at once
+        return Scheduler(settings.max_rows, info.context_length, info.context_length)
+    return Scheduler(settings.max_rows, settings.prefill_chunk_tokens, settings.shared_prefill_chunk_tokens)
+
+
+def _context_length(config: Mapping[str, Any]) -> int:
+    keys = ("max_position_embeddings", "n_positions", "n_ctx")
+    values = [config[key] for key in keys if isinstance(config.get(key), int)]
+    return values[0] if values else _UNLIMITED_CONTEXT
+
+
+def _describe(checkpoint: Checkpoint, model: CausalModel, settings: EngineSettings, device: Device) -> ModelInfo:
     config = checkpoint.config
-    own = int(config.get("max_position_embeddings", 2048))
+    own = _context_length(config)
     return ModelInfo(
         model_type=config["model_type"],
+        kind="encoder-decoder" if isinstance(model, EncoderDecoder) else "decoder",
         context_length=min(own, settings.context_length or own),
         vocab_size=config["vocab_size"],
-        num_layers=config["num_hidden_layers"],
+        num_layers=len(model.windows),
         weight_bytes=checkpoint.num_bytes,
         quantization=_quantization(checkpoint),
         device=device.kind,

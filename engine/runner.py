@@ -6,7 +6,9 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.beam_row import BeamRow
 from engine.cache.live import Rows, SequenceCache
+from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel
 from engine.sampling.sampler import Sampled, SamplerRow, sample
 from engine.scheduler import Sequence, Step
@@ -24,42 +26,63 @@ class Row:
     sampler: SamplerRow
     token: mx.array | None = None
 
+    @property
+    def arrays(self) -> list[mx.array]:
+        """Everything a step changes."""
+        optional = (self.token, self.sampler.seen, self.sampler.counts)
+        return self.cache.arrays + [array for array in optional if array is not None]
+
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A step on its way: which sequences get a token, in the order of the sampled rows."""
+    """A step on its way: which sequences get a token, in the order of the sampled rows; which searches go on."""
 
     step: Step
     sequences: tuple[Sequence, ...]
     sampled: tuple[Sampled, ...]
+    searches: tuple[tuple[Sequence, BeamRow], ...] = ()
 
-    def read(self) -> list[tuple[Sequence, SampledToken]]:
-        """Wait for the step and return one token per sequence."""
+    def read(self) -> list[tuple[Sequence, tuple[SampledToken, ...]]]:
+        """Wait for the step; one token per sampled sequence, and all tokens of a search that is done."""
         tokens = [token for sampled in self.sampled for token in _read(sampled)]
-        return [(each, _only_asked(token, each)) for each, token in zip(self.sequences, tokens, strict=True)]
+        pairs = [(each, (_only_asked(token, each),)) for each, token in zip(self.sequences, tokens, strict=True)]
+        return pairs + [(sequence, row.tokens) for sequence, row in self.searches if row.search.done]
 
 
 class Runner:
     """Runs steps of one model.
 
     end_ids: the model's own end tokens, which ignore_eos and min_tokens concern
+    start_ids: what the decoder of an encoder-decoder model begins with
     """
 
-    def __init__(self, model: CausalModel, vocab_size: int, end_ids: frozenset[int]) -> None:
+    def __init__(
+        self, model: CausalModel, vocab_size: int, end_ids: frozenset[int], start_ids: tuple[int, ...] = ()
+    ) -> None:
         self._model = model
+        self._encoder = model if isinstance(model, EncoderDecoder) else None
         self._vocab_size = vocab_size
         self._end_ids = end_ids
-        self._rows: dict[Sequence, Row] = {}
+        self._start_ids = start_ids
+        self._rows: dict[Sequence, Row | BeamRow] = {}
 
     def launch(self, step: Step) -> Launched:
         """Start computing a step without waiting for it. Unread tokens of the step before are its input."""
-        sampled: list[Sampled] = []
-        sampled += self._decode(step.decode) if step.decode else []
-        sampled += self._prefill(step.prefill, step.chunk) if step.prefill else []
-        state = [array for each in step.sequences for array in self._state_of(each)]
-        mx.async_eval([array for each in sampled for array in each.arrays] + state)  # type: ignore[no-untyped-call]  # mlx's stub lacks it
-        getting = step.sequences if not step.prefill or not step.prefill.prompt_left else step.decode
-        return Launched(step, getting, tuple(sampled))
+        decoded = [each for each in step.decode if isinstance(self._rows[each], Row)]
+        sampled = self._decode(decoded)
+        searches = [(each, row) for each in step.decode if isinstance(row := self._rows[each], BeamRow)]
+        for _, row in searches:
+            row.advance(self._model)
+        if step.prefill is not None:
+            sampled += self._prefill(step.prefill, step.chunk)
+            read_out = not step.prefill.prompt_left
+            row = self._rows[step.prefill]
+            decoded += [step.prefill] if read_out and isinstance(row, Row) else []
+            searches += [(step.prefill, row)] if isinstance(row, BeamRow) else []
+        arrays = [array for each in sampled for array in each.arrays]
+        arrays += [array for each in step.sequences for array in self._rows[each].arrays]
+        mx.async_eval(arrays)  # type: ignore[no-untyped-call]  # mlx's stub lacks it
+        return Launched(step, tuple(decoded), tuple(sampled), tuple(searches))
 
     def end_ids_of(self, request: GenerationRequest) -> frozenset[int]:
         """Tokens that end this request."""
@@ -76,19 +99,33 @@ class Runner:
         """Sequences whose caches are held."""
         return len(self._rows)
 
-    def _decode(self, sequences: tuple[Sequence, ...]) -> list[Sampled]:
-        rows = [self._rows[each] for each in sequences]
+    def _decode(self, sequences: list[Sequence]) -> list[Sampled]:
+        rows = [row for each in sequences if isinstance(row := self._rows[each], Row)]
+        if not rows:
+            return []
         ids = mx.concatenate([row.token for row in rows if row.token is not None], axis=0)
         return [self._sample(self._forward(ids, rows)[:, 0], rows)]
 
     def _prefill(self, sequence: Sequence, chunk: int) -> list[Sampled]:
-        if sequence not in self._rows:
-            self._rows[sequence] = self._new_row(sequence)
-        row = self._rows[sequence]
-        start = row.cache.length
-        ids = mx.array([sequence.request.prompt_ids[start : start + chunk]])
-        hidden = self._forward(ids, [row])
-        return [] if sequence.prompt_left else [self._sample(hidden[:, -1], [row])]
+        row = self._rows.get(sequence) or self._new_row(sequence.request)
+        self._rows[sequence] = row
+        if not isinstance(row, Row):
+            return []
+        hidden = self._forward(self._prompt_ids(sequence.request, row.cache, chunk), [row])
+        if sequence.prompt_left:
+            return []
+        if sequence.request.sampling.num_beams > 1:
+            ends = self.end_ids_of(sequence.request)
+            self._rows[sequence] = BeamRow(sequence.request, row.cache, self._model.logits(hidden[:, -1]), ends)
+            return []
+        return [self._sample(hidden[:, -1], [row])]
+
+    def _prompt_ids(self, request: GenerationRequest, cache: SequenceCache, chunk: int) -> mx.array:
+        """The decoder's next input; an encoder-decoder model has its prompt read by the encoder instead."""
+        if self._encoder is None:
+            return mx.array([request.prompt_ids[cache.length : cache.length + chunk]])
+        cache.source = self._encoder.encode(mx.array([request.prompt_ids]))
+        return mx.array([self._start_ids])
 
     def _forward(self, ids: mx.array, rows: list[Row]) -> mx.array:
         view = Rows([row.cache for row in rows])
@@ -102,16 +139,11 @@ class Runner:
             row.token = sampled.tokens[index : index + 1, None]
         return sampled
 
-    def _new_row(self, sequence: Sequence) -> Row:
-        request = sequence.request
+    def _new_row(self, request: GenerationRequest) -> Row:
         planned = len(request.prompt_ids) + request.sampling.max_tokens
-        sampler = SamplerRow(request.sampling, request.prompt_ids, self.end_ids_of(request), self._vocab_size)
+        context_ids = self._start_ids or request.prompt_ids
+        sampler = SamplerRow(request.sampling, context_ids, self.end_ids_of(request), self._vocab_size)
         return Row(SequenceCache(self._model.windows, planned), sampler)
-
-    def _state_of(self, sequence: Sequence) -> list[mx.array]:
-        row = self._rows[sequence]
-        optional = (row.token, row.sampler.seen, row.sampler.counts)
-        return row.cache.arrays + [array for array in optional if array is not None]
 
 
 def _only_asked(token: SampledToken, sequence: Sequence) -> SampledToken:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 # The first request waits for its model to load.
 ANSWER_SECONDS = 900.0
 ASK_SECONDS = 2.0
+_NOT_OURS = "The server answered with something that is not of this API."
 
 
 class ChatFailed(Exception):
@@ -63,18 +64,25 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:
             continue
         if data.strip() == b"[DONE]":
             return
+        if text := _text(data):
+            yield text
+    raise ChatFailed("The server went away in the middle of the answer.")
+
+
+def _text(data: bytes) -> str:
+    """What one event adds to the answer. Raises ChatFailed for an error event, or for no event of this API."""
+    try:
         event = json.loads(data)
         if "error" in event:
             raise ChatFailed(_message(data))
-        for choice in event.get("choices", ()):
-            if text := choice.get("delta", {}).get("content"):
-                yield text
-    raise ChatFailed("The server went away in the middle of the answer.")
+        return "".join(choice["delta"].get("content") or "" for choice in event["choices"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ChatFailed(_NOT_OURS) from None
 
 
 def _message(body: bytes) -> str:
     try:
         message = json.loads(body)["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        return "The server answered with something that is not of this API."
+        return _NOT_OURS
     return str(message)

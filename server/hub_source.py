@@ -114,7 +114,7 @@ class HubSource:
 
 
 def _is_gguf(files: list[RemoteFile]) -> bool:
-    return len(files) == 1
+    return files[0].name.lower().endswith(".gguf")
 
 
 def _keep_only(names: set[str], folder: Path) -> None:

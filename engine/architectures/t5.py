@@ -11,7 +11,7 @@ from engine.layers.activations import ACTIVATIONS
 from engine.layers.attend import attend
 from engine.layers.attention import join_heads, split_heads
 from engine.layers.linear import Embedding, Linear
-from engine.layers.module import Architecture, Module
+from engine.layers.module import EncoderDecoder, Module
 from engine.layers.norm import RMSNorm
 from engine.layers.position import positions
 
@@ -127,7 +127,7 @@ class Stack(Module):
         return self.block[0].attention.relative_attention_bias(buckets).transpose(2, 0, 1)[None]
 
 
-class Model(Architecture):
+class Model(EncoderDecoder):
     """The whole model."""
 
     def __init__(self, config: ConfigReader) -> None:

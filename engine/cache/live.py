@@ -22,6 +22,9 @@ class LayerCache(Protocol):
         keys, values: (1, num_kv_heads, length, head_dim)
         """
 
+    def fork(self) -> "LayerCache":
+        """A copy that goes its own way; memory is shared until one of them is written."""
+
     @property
     def arrays(self) -> list[mx.array]:
         """The buffers, for evaluation."""
@@ -46,6 +49,13 @@ class FullCache:
         own_values[:, :, offset:end] = values
         self._keys, self._values = own_keys, own_values
         return own_keys[:, :, :end], own_values[:, :, :end], "causal" if length > 1 else None
+
+    def fork(self) -> "FullCache":
+        """A copy that goes its own way; memory is shared until one of them is written."""
+        copy = FullCache()
+        # A slice is an array of its own, so that writing one in place leaves the other alone.
+        copy._keys, copy._values = (None if each is None else each[:] for each in (self._keys, self._values))
+        return copy
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -72,6 +82,12 @@ class WindowCache:
         if length == 1:
             return self._replace(keys, values, offset)
         return self._slide(keys, values, offset)
+
+    def fork(self) -> "WindowCache":
+        """A copy that goes its own way; memory is shared until one of them is written."""
+        copy = WindowCache(self._window)
+        copy._ring = self._ring.fork()
+        return copy
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -121,6 +137,13 @@ class SequenceCache:
         self.length = 0
         self.planned_length = planned_length
         self.source: list[tuple[mx.array, mx.array]] = []
+
+    def fork(self) -> "SequenceCache":
+        """A copy that goes its own way; memory is shared until one of them is written."""
+        copy = SequenceCache([], self.planned_length)
+        copy.layers = [layer.fork() for layer in self.layers]
+        copy.length, copy.source = self.length, self.source
+        return copy
 
     @property
     def arrays(self) -> list[mx.array]:

@@ -11,7 +11,7 @@ from engine.layers.activations import ACTIVATIONS
 from engine.layers.attend import attend
 from engine.layers.attention import join_heads, split_heads
 from engine.layers.linear import Embedding, Linear
-from engine.layers.module import Architecture, Module
+from engine.layers.module import EncoderDecoder, Module
 from engine.layers.norm import LayerNorm
 from engine.layers.position import positions
 
@@ -172,7 +172,7 @@ class Pair(Module):
         return self.decoder.normed(x)
 
 
-class EncoderDecoderLM(Architecture):
+class EncoderDecoderLM(EncoderDecoder):
     """A conditional language model: source ids to keys and values, target ids to hidden states, these to logits."""
 
     def __init__(self, vocab_size: int, encoder: StackSpec, decoder: StackSpec) -> None:

@@ -51,3 +51,11 @@ class Architecture(Module):
             own = self.rename(name)
             if own is not None:
                 yield own, array
+
+
+class EncoderDecoder(Architecture):
+    """Base of architectures whose prompt is read by an encoder, and continued by a decoder."""
+
+    def encode(self, ids: mx.array) -> list[tuple[mx.array, mx.array]]:
+        """Keys and values of the source for every decoder layer, (1, num_heads, length, head_dim). ids: (1, length)."""
+        raise NotImplementedError

@@ -1,6 +1,7 @@
 """What one request asks of the sampler. Plain values: imports no mlx, so the server may build them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,11 @@ class SamplingParams:
     min_tokens: no end token is sampled before this many generated tokens
     stop_token_ids: end tokens besides the model's own
     ignore_eos: the model's own end tokens do not stop it
+    num_beams: more than 1 searches with that many beams instead of sampling, and reports all tokens at the end
+    length_penalty: a finished beam's score is divided by its length to this power
+    early_stopping: True stops at num_beams finished beams, False when no better one is likely, "never" when impossible
+    no_repeat_ngram_size: no sequence of this many tokens occurs twice in the output; 0 is off
+    forced_bos_token_id, forced_eos_token_id: the first token, and the last one at max_tokens
     """
 
     max_tokens: int
@@ -35,3 +41,9 @@ class SamplingParams:
     min_tokens: int = 0
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+    no_repeat_ngram_size: int = 0
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None

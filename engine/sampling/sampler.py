@@ -6,6 +6,7 @@ one uniform number per token from its own generator, so its neighbours never cha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -18,23 +19,25 @@ _BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 class SamplerRow:
     """What sampling remembers of one sequence.
 
+    context_ids: what the sequence continues: the prompt, or the decoder's start where the prompt has its own encoder
     generated: tokens sampled so far
     seen: (vocab_size,) bool, tokens of prompt or output; counts: (vocab_size,) float32, occurrences in the output.
         Both only where a penalty needs them.
     """
 
     def __init__(
-        self, params: SamplingParams, prompt_ids: Sequence[int], end_ids: frozenset[int], vocab_size: int
+        self, params: SamplingParams, context_ids: Sequence[int], end_ids: frozenset[int], vocab_size: int
     ) -> None:
         self.params = params
         self.generated = 0
         self.seen: mx.array | None = None
         self.counts: mx.array | None = None
-        self._banned_ids = sorted(end_ids)
+        self._end_ids = sorted(end_ids)
+        self._history: list[int | mx.array] = list(context_ids)
         self._generator = np.random.Generator(np.random.Philox(key=_seed(params.seed)))
         if self.penalised:
             seen = np.zeros(vocab_size, np.bool_)
-            seen[np.asarray(prompt_ids)] = True
+            seen[np.asarray(context_ids)] = True
             self.seen = mx.array(seen)
             self.counts = mx.zeros((vocab_size,))
 
@@ -54,11 +57,26 @@ class SamplerRow:
         return min(float(self._generator.random()), _BELOW_ONE)
 
     def addends(self) -> list[tuple[int, float]]:
-        """(token id, addend) pairs for the next logits: bias, and end tokens banned until min_tokens."""
-        pairs = list(self.params.logit_bias)
-        if self.generated < self.params.min_tokens:
-            pairs += [(token_id, -float("inf")) for token_id in self._banned_ids]
-        return pairs
+        """(token id, addend) pairs for the next logits: bias, end tokens before min_tokens, repeated n-grams."""
+        banned = self._end_ids if self.generated < self.params.min_tokens else []
+        if self.params.no_repeat_ngram_size:
+            banned = banned + ngram_endings(self._read_history(), self.params.no_repeat_ngram_size)
+        return [*self.params.logit_bias, *((token_id, -float("inf")) for token_id in banned)]
+
+    def remember(self, token: mx.array) -> None:
+        """Count a sampled token, which may not be evaluated yet. token: () integer."""
+        self.generated += 1
+        if self.params.no_repeat_ngram_size:
+            self._history.append(token)
+        if self.seen is not None and self.counts is not None:
+            self.seen[token] = True
+            self.counts[token] = self.counts[token] + 1
+
+    def _read_history(self) -> list[int]:
+        # Waits for the newest token: which n-grams it completes decides what may follow.
+        tokens: list[Any] = [each if isinstance(each, int) else each.item() for each in self._history]
+        self._history = [*tokens]
+        return tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +106,10 @@ def sample(logits: mx.array, rows: Sequence[SamplerRow]) -> Sampled:
     """One token per row. logits: (rows, vocab_size) in any float type."""
     raw = logits.astype(mx.float32)
     adjusted = _with_addends(_with_penalties(raw, rows), rows)
-    tokens = _choose(adjusted, rows)
+    tokens = _with_forced(_choose(adjusted, rows), rows)
     for index, row in enumerate(rows):
-        _remember(row, tokens[index])
+        row.remember(tokens[index])
     return _with_logprobs(raw, tokens, rows)
-
-
-def _remember(row: SamplerRow, token: mx.array) -> None:
-    row.generated += 1
-    if row.seen is not None and row.counts is not None:
-        row.seen[token] = True
-        row.counts[token] = row.counts[token] + 1
 
 
 def _with_penalties(logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
@@ -134,6 +145,30 @@ def _choose(logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
     mass = mx.cumsum(probabilities, axis=-1)
     drawn = mx.sum(mass <= uniform * mass[:, -1:], axis=-1).astype(mx.uint32)
     return mx.where(mx.array([row.greedy for row in rows]), best, drawn)
+
+
+def _with_forced(tokens: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
+    forced = [forced_id(row.params, row.generated) for row in rows]
+    if all(each is None for each in forced):
+        return tokens
+    ids = [0 if each is None else each for each in forced]
+    return mx.where(mx.array([each is not None for each in forced]), mx.array(ids, mx.uint32), tokens)
+
+
+def forced_id(params: SamplingParams, generated: int) -> int | None:
+    """The token that must come after `generated` others, if any."""
+    if generated == params.max_tokens - 1 and params.forced_eos_token_id is not None:
+        return params.forced_eos_token_id
+    return params.forced_bos_token_id if generated == 0 else None
+
+
+def ngram_endings(tokens: Sequence[int], size: int) -> list[int]:
+    """Tokens that would complete an n-gram of this size which the sequence already has."""
+    if len(tokens) < size:
+        return []
+    ending = tuple(tokens[len(tokens) - size + 1 :])
+    starts = range(len(tokens) - size + 1)
+    return sorted({tokens[at + size - 1] for at in starts if tuple(tokens[at : at + size - 1]) == ending})
 
 
 def _truncate(probabilities: mx.array, params: Sequence[SamplingParams]) -> mx.array:

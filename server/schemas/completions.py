@@ -1,5 +1,6 @@
 """The wire types of /completions."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
@@ -14,6 +15,7 @@ from server.schemas.usage import Usage
 MAX_PROMPTS = 2048
 
 Prompt = str | list[int]
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _prompts(value: Any) -> list[Prompt]:
@@ -35,7 +37,7 @@ def _prompts(value: Any) -> list[Prompt]:
 
 def _is_prompt(value: Any) -> bool:
     if isinstance(value, str):
-        return len(value) <= MAX_TEXT_CHARACTERS and not any("\ud800" <= character <= "\udfff" for character in value)
+        return len(value) <= MAX_TEXT_CHARACTERS and _LONE_SURROGATE.search(value) is None
     return isinstance(value, list) and bool(value) and all(type(item) is int and 0 <= item < 2**31 for item in value)
 
 

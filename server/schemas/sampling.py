@@ -58,6 +58,10 @@ class SamplingFields(WireModel):
 
 SAMPLING_REFUSED: Refusals = {
     "use_beam_search": bool,
+    "num_beams": lambda value: value != 1,
+    "length_penalty": lambda value: value != 1,
+    "early_stopping": bool,
+    "no_repeat_ngram_size": bool,
     "bad_words": bool,
     "allowed_token_ids": bool,
     "prompt_logprobs": lambda value: value is not False,

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from server.continuation import LikelyToken, ScoredToken
+from server.routes.completions import completion_logprobs
+
 
 def post(client, **body):
     response = client.post("/v1/completions", json=body)
@@ -131,7 +134,8 @@ def test_every_sampling_field_reaches_the_engine_under_its_own_name(fake, client
     }
     text = post(client, **fake.script(say_sampling=True) | given | {"logit_bias": {"65": -1, "66": 2.5}})
     sampling = json.loads(text["choices"][0]["text"])
-    assert sampling == given | {"logit_bias": [[65, -1.0], [66, 2.5]], "max_tokens": 2000}
+    expected = given | {"logit_bias": [[65, -1.0], [66, 2.5]], "max_tokens": 2000}
+    assert {name: sampling[name] for name in expected} == expected
 
 
 def test_neutral_values_switch_things_off(fake, client):
@@ -172,6 +176,15 @@ def test_scores_come_as_four_lists_of_equal_length_with_the_end_token(client):
     assert logprobs["top_logprobs"][0] == {"Y": -0.5, "x": -1.5, "y": -9999.0}
     for token, value, likely in zip(*list(logprobs.values())[:3], strict=True):
         assert likely[token] == value == max(likely.values())
+
+
+def test_of_two_tokens_with_the_same_text_the_likelier_score_is_kept():
+    def spelled_alike(logprob: float) -> LikelyToken:
+        return LikelyToken("same", b"same", logprob)
+
+    for likely in ((-0.1, -3.0), (-3.0, -0.1)):
+        token = ScoredToken(spelled_alike(-0.1), tuple(map(spelled_alike, likely)), offset=0, is_end=False)
+        assert completion_logprobs([token])["top_logprobs"] == [{"same": -0.1}]
 
 
 @pytest.mark.parametrize(("logprobs", "likely"), [(0, {"Y": -0.5}), (True, {"Y": -0.5}), (False, None)])

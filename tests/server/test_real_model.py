@@ -110,6 +110,27 @@ def test_a_client_that_leaves_stops_the_work(sdk, server):
     assert sum(worker.cpu_times()[:2]) - before < 0.2
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_worker_leaves_signals_of_the_group_to_its_parent(sdk, server, number):
+    worker = psutil.Process(server.process.pid).children()[0]
+    worker.send_signal(number)
+    assert ask(sdk, temperature=0).choices[0].message.content == ANSWER
+    assert worker.is_running()
+
+
+def test_what_the_engine_refuses_is_a_bad_request(sdk):
+    with pytest.raises(openai.BadRequestError, match="999999") as refused:
+        ask(sdk, logit_bias={"999999": 1})
+    assert refused.value.param == "logit_bias"
+
+
+def test_two_people_are_answered_at_the_same_time(sdk):
+    with ask(sdk, STORY, stream=True, max_tokens=300, extra_body={"ignore_eos": True}) as stream:
+        next(iter(stream))
+        assert ask(sdk, temperature=0).choices[0].message.content == ANSWER
+        assert next(iter(stream)).choices[0].finish_reason is None
+
+
 def test_a_killed_worker_ends_the_stream_with_an_error_and_the_next_question_is_answered(sdk, server):
     received = []
 

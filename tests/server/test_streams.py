@@ -159,7 +159,7 @@ def test_an_idle_connection_is_kept_and_a_long_answer_is_not_cut(start_fake):
             connection.sendall(request_bytes(server.script(say="late", first_seconds=1)))
             answer = b""
             while b'"late"' not in answer:
-                answer += connection.recv(4096)
+                answer += connection.recv(4096) or pytest.fail("the connection was closed")
             time.sleep(1)
         connection.sendall(b"GET /heal")
         assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")

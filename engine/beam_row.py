@@ -1,0 +1,76 @@
+"""A sequence that is searched with beams: their caches, and one more token for each of them."""
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.cache.live import Rows, SequenceCache
+from engine.model import CausalModel
+from engine.sampling.beams import BeamSearch
+from engine.sampling.sampler import forced_id, ngram_endings
+from engine.sequence import GenerationRequest, SampledToken
+
+
+class BeamRow:
+    """The beams of one request. A step of it waits for its own result: which beams go on decides the next input.
+
+    cache: the prompt's keys and values, from which all beams start
+    logits: (1, vocab_size), of the first token
+    end_ids: tokens that finish a beam
+    """
+
+    def __init__(
+        self, request: GenerationRequest, cache: SequenceCache, logits: mx.array, end_ids: frozenset[int]
+    ) -> None:
+        self.search = BeamSearch(request.sampling, end_ids)
+        self._params = request.sampling
+        self._end_ids = sorted(end_ids)
+        self._caches = [cache.fork() for _ in range(self._params.num_beams)]
+        self._continue(mx.broadcast_to(logits, (self._params.num_beams, logits.shape[-1])))
+
+    def advance(self, model: CausalModel) -> None:
+        """Add a token to every beam; nothing once the search is done."""
+        if self.search.done:
+            return
+        rows = Rows(self._caches)
+        hidden = model(mx.array([[beam.tokens[-1]] for beam in self.search.running]), rows)
+        rows.advance(1)
+        self._continue(model.logits(hidden[:, -1]))
+
+    @property
+    def tokens(self) -> tuple[SampledToken, ...]:
+        """The best beam's tokens."""
+        return tuple(SampledToken(token_id) for token_id in self.search.best)
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """Everything a step changes."""
+        return [array for cache in self._caches for array in cache.arrays]
+
+    def _continue(self, logits: mx.array) -> None:
+        logits = logits.astype(mx.float32)
+        scores = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+        parents = self.search.advance(self._constrained(scores))
+        taken: set[int] = set()
+        caches = []
+        for parent in parents:
+            caches.append(self._caches[parent].fork() if parent in taken else self._caches[parent])
+            taken.add(parent)
+        self._caches = caches
+
+    def _constrained(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log-probabilities with forced, biased and banned tokens. scores: (num_beams, vocab_size)."""
+        params = self._params
+        generated = len(self.search.running[0].tokens)
+        forced = forced_id(params, generated)
+        for token_id, bias in params.logit_bias:
+            scores[:, token_id] += bias
+        if generated < params.min_tokens:
+            scores[:, self._end_ids] = -np.inf
+        if params.no_repeat_ngram_size:
+            for beam, row in zip(self.search.running, scores, strict=True):
+                row[ngram_endings(beam.tokens, params.no_repeat_ngram_size)] = -np.inf
+        if forced is not None:
+            scores[:] = -np.inf
+            scores[:, forced] = 0
+        return scores
