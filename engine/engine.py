@@ -231,7 +231,10 @@ def _check_beams(sampling: SamplingParams) -> None:
     if sampling.num_beams == 1:
         return
     for param in _NOT_WITH_BEAMS:
-        if getattr(sampling, param) not in (getattr(plain, param), 0):
+        if getattr(sampling, param) != getattr(plain, param) and (param, getattr(sampling, param)) != (
+            "temperature",
+            0,
+        ):
             raise ParameterInvalid(param, f"{param} cannot be combined with num_beams = {sampling.num_beams}.")
 
 

@@ -1,6 +1,7 @@
 """The command `bramley`: arguments in, exit codes out. Every command imports what it needs when it runs.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a file is damaged, 4 the disk is full, 5 busy (a port or a model).
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a file is damaged, 4 the disk is full, 5 busy (a port or a model),
+130 interrupted.
 """
 
 import sys
@@ -25,9 +26,7 @@ app = typer.Typer(
 
 ModelsDir = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder of the models. Default: models/ of the checkout, or the user's data folder.", show_default=False
-    ),
+    typer.Option(help="Folder of the models.", show_default="models/ of the checkout, or in the user's data folder"),
 ]
 ModelName = Annotated[
     str,
@@ -41,37 +40,31 @@ def serve(
     model: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Models to serve: ids, repositories or paths; the first is the default one.  [default: smollm2-135m]",
-            show_default=False,
+            help="Models to serve: ids, repositories or paths; the first is the default one.",
+            show_default="smollm2-135m",
         ),
     ] = None,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]", show_default=False)
-    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[
         int | None,
-        typer.Option(
-            help="Port to listen on; 0 takes a free one.  [default: 8080]", min=0, max=65535, show_default=False
-        ),
+        typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535, show_default="8080"),
     ] = None,
     models_dir: ModelsDir = None,
     context_length: Annotated[
         int | None,
-        typer.Option(
-            help="Tokens of prompt and answer together.  [default: the model's own]", min=1, show_default=False
-        ),
+        typer.Option(help="Tokens of prompt and answer together.", min=1, show_default="the model's own"),
     ] = None,
     default_max_tokens: Annotated[
         int | None,
         typer.Option(
-            help="Longest answer to chat requests that set no limit.  [default: until the context ends]",
+            help="Longest answer to chat requests that set no limit.",
             min=1,
-            show_default=False,
+            show_default="until the context ends",
         ),
     ] = None,
     max_queue: Annotated[
         int | None,
-        typer.Option(help="Requests that run or wait, per model.  [default: 1024]", min=1, show_default=False),
+        typer.Option(help="Requests that run or wait, per model.", min=1, show_default="1024"),
     ] = None,
     api_keys_file: Annotated[
         Path | None,
@@ -89,9 +82,7 @@ def serve(
         bool | None,
         typer.Option("--allow-insecure", help="Listen on a public address without a key.", show_default=False),
     ] = None,
-    log_level: Annotated[
-        LogLevel | None, typer.Option(help="How much to log.  [default: info]", show_default=False)
-    ] = None,
+    log_level: Annotated[LogLevel | None, typer.Option(help="How much to log.", show_default="info")] = None,
     until_input_closes: Annotated[
         bool, typer.Option("--until-input-closes", hidden=True, help="End when standard input closes.")
     ] = False,
@@ -180,13 +171,11 @@ def run(
     system: Annotated[str, typer.Option(help="The system message.")] = "",
     temperature: Annotated[
         float | None,
-        typer.Option(
-            help="0 always takes the likeliest token.  [default: the model's own]", min=0.0, max=2.0, show_default=False
-        ),
+        typer.Option(help="0 always takes the likeliest token.", min=0.0, max=2.0, show_default="the model's own"),
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option(help="Longest answer in tokens.  [default: until the context ends]", min=1, show_default=False),
+        typer.Option(help="Longest answer in tokens.", min=1, show_default="until the context ends"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.", show_default=False)] = None,
     models_dir: ModelsDir = None,

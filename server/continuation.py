@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.sequence import FinishReason, SampledToken, StepOutput
 from engine.text.detokenizer import Detokenizer
 from engine.text.stop import StopMatcher
-
-from engine.sequence import FinishReason, SampledToken, StepOutput
 
 if TYPE_CHECKING:
     from engine.text.tokenizer import Tokenizer

@@ -81,7 +81,8 @@ class Generation:
         }
 
     async def _generate(self, prompts: Sequence[tuple[int, ...]], context_length: int) -> AsyncGenerator[Delta, None]:
-        requests = [self._request(index, prompt, context_length) for index, prompt in enumerate(prompts)]
+        end_ids = (await self._model.text()).tokenizer.eos_token_ids
+        requests = [self._request(index, prompt, context_length, end_ids) for index, prompt in enumerate(prompts)]
         continuations = {request.request_id: each for request, each in zip(requests, self._continuations, strict=True)}
         supervisor = self._model.supervisor
         async with aclosing(supervisor.generate(requests)) as outputs:
@@ -94,10 +95,15 @@ class Generation:
                         supervisor.cancel(output.request_id)
                     yield delta
 
-    def _request(self, index: int, prompt: tuple[int, ...], context_length: int) -> GenerationRequest:
+    def _request(
+        self, index: int, prompt: tuple[int, ...], context_length: int, end_ids: tuple[int, ...]
+    ) -> GenerationRequest:
         sampling = self._plan.sampling
+        # The tokenizer knows ends of a turn that the checkpoint's configuration may leave out.
+        own_ends = () if sampling.ignore_eos else end_ids
         sampling = replace(
             sampling,
+            stop_token_ids=tuple(dict.fromkeys((*sampling.stop_token_ids, *own_ends))),
             max_tokens=min(sampling.max_tokens, context_length - len(prompt)),
             seed=seed_of_choice(sampling.seed, index % self._plan.num_choices),
         )

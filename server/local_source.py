@@ -67,16 +67,14 @@ class LocalSource:
 
     def deliver(self, staging: Staging, report: Report, free_bytes: FreeBytes) -> Delivery:
         """Copy and hash in one pass, then hold the copy's headers against its size."""
-        staging.clear()
-        workspace = staging.workspace("files")
-        sizes = {name: file.stat().st_size for name, file in self._files.items()}
-        total_bytes = sum(sizes.values())
-        require_space(workspace, total_bytes, free_bytes)
+        total_bytes = sum(file.stat().st_size for file in self._files.values())
         records: dict[str, FileRecord] = {}
-        for name, file in self._files.items():
-            done_bytes = sum(record.bytes for record in records.values())
-            records[name] = _copy(file, workspace / name, Progress("copying", done_bytes, total_bytes), report)
-        _check(workspace / next(iter(records)) if self._gguf else workspace)
+        with staging.fresh_workspace("files") as workspace:
+            require_space(workspace, total_bytes, free_bytes)
+            for name, file in self._files.items():
+                done_bytes = sum(record.bytes for record in records.values())
+                records[name] = _copy(file, workspace / name, Progress("copying", done_bytes, total_bytes), report)
+            _check(workspace / next(iter(records)) if self._gguf else workspace)
         return Delivery(workspace, records)
 
 

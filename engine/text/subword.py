@@ -25,7 +25,8 @@ class SubwordVocabulary:
     def encode(self, text: str, *, add_special_tokens: bool, parse_special: bool) -> list[int]:
         """Token ids of a text. Not safe to call from two threads at once."""
         self._subwords.encode_special_tokens = not parse_special
-        return self._subwords.encode(text, add_special_tokens=add_special_tokens).ids
+        # Only the batch call lets other threads run meanwhile.
+        return self._subwords.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
 
     def decode(self, ids: list[int]) -> str:
         """Text of all these tokens, as the library joins them."""

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from engine.errors import TemplateFailed
 from engine.sequence import FinishReason
+from engine.text.chat import encode_chat
 from server.continuation import Delta, LikelyToken, ScoredToken
 from server.generation import Choice, Generation, Plan
 from server.registry import ModelText, Registry
@@ -62,16 +63,17 @@ def encode_conversation(text: ModelText, body: ChatCompletionRequest) -> tuple[i
     """The conversation as the model was taught to read it. Raises TemplateFailed."""
     if text.chat_template is None:
         raise TemplateFailed("This model has no chat template; use /v1/completions.")
-    rendered = text.chat_template.render(
+    ids = encode_chat(
+        text.chat_template,
+        text.tokenizer,
         [template_message(message) for message in body.messages],
         add_generation_prompt=body.add_generation_prompt and not body.continue_final_message,
         continue_final_message=body.continue_final_message,
         variables=template_variables(body),
     )
-    ids = tuple(text.tokenizer.encode(rendered, add_special_tokens=body.add_special_tokens))
     if not ids:
         raise TemplateFailed("The chat template made an empty prompt of these messages.")
-    return ids
+    return tuple(ids)
 
 
 def template_message(message: ChatMessage) -> dict[str, Any]:

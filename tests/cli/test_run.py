@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from server.chat_client import ChatFailed
 from server.own_server import own_server
 
+ROOT = Path(__file__).parent.parent.parent
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 # What `serve` promises to its starter: health on the given port, and an end when standard input closes.
@@ -162,7 +164,7 @@ def test_own_server_ends_when_its_starter_is_killed():
         "import sys, time; from server.own_server import own_server\n"
         f"with own_server([sys.executable, '-c', {SERVER!r}]):\n    print('up', flush=True); time.sleep(60)"
     )
-    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    starter = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert starter.stdout is not None
     assert starter.stdout.readline() == "up\n"
     (child,) = psutil.Process(starter.pid).children()

@@ -9,7 +9,8 @@ from engine.errors import ContextLengthExceeded, ParameterInvalid
 from engine.sampling.params import SamplingParams
 from engine.sequence import GenerationRequest, StepOutput
 
-PROMPTS = [tuple(np.random.default_rng(seed).integers(3, 90, length).tolist()) for seed, length in enumerate((3, 40, 11))]
+LENGTHS = (3, 40, 11)
+PROMPTS = [tuple(np.random.default_rng(length).integers(3, 90, length).tolist()) for length in LENGTHS]
 
 
 @pytest.fixture(scope="module")

@@ -134,7 +134,9 @@ def test_every_sampling_field_reaches_the_engine_under_its_own_name(fake, client
     }
     text = post(client, **fake.script(say_sampling=True) | given | {"logit_bias": {"65": -1, "66": 2.5}})
     sampling = json.loads(text["choices"][0]["text"])
+    tokenizers_own_end = 256
     expected = given | {"logit_bias": [[65, -1.0], [66, 2.5]], "max_tokens": 2000}
+    expected["stop_token_ids"] = [9, tokenizers_own_end]
     assert {name: sampling[name] for name in expected} == expected
 
 

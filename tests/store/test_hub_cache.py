@@ -128,6 +128,11 @@ def test_one_gguf_of_several_needs_its_name(cache, store):
     assert store.find("org/name:Q8_0").path.name == "m-Q8_0.gguf"
 
 
+def test_repository_of_the_hubs_early_days_has_no_organisation(sharded, store):
+    sharded.repository.rename(sharded.root / "models--gpt2")
+    assert store.list() == [store.find("gpt2")]
+
+
 def test_pickles_are_no_model(cache, store):
     cache.add("config.json", b"{}")
     cache.add("pytorch_model.bin", b"pickle")
