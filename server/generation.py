@@ -46,18 +46,21 @@ class Generation:
         self._model = model
         self._plan = plan
         self._continuations: list[Continuation] = []
+        self._reads_source = False
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """Pieces of all choices as they come; nothing is sent to a worker before the first one is asked for."""
         context_length = await self._model.context_length()
         text = await self._model.text()
         plan = self._plan
+        self._reads_source = text.defaults.reads_source
         for prompt in plan.prompts:
             if len(prompt) >= context_length:
                 raise ContextLengthExceeded(len(prompt), context_length, plan.param)
         prompts = [prompt for prompt in plan.prompts for _ in range(plan.num_choices)]
         self._continuations = [
-            Continuation(index, text.tokenizer, prompt, plan.rules) for index, prompt in enumerate(prompts)
+            Continuation(index, text.tokenizer, () if self._reads_source else prompt, plan.rules)
+            for index, prompt in enumerate(prompts)
         ]
         if plan.sampling.max_tokens == 0:
             for index in range(len(prompts)):
@@ -99,12 +102,14 @@ class Generation:
         self, index: int, prompt: tuple[int, ...], context_length: int, end_ids: tuple[int, ...]
     ) -> GenerationRequest:
         sampling = self._plan.sampling
+        # An encoder reads its prompt apart; the answer shares the context with nothing but its first token.
+        room = context_length - (1 if self._reads_source else len(prompt))
         # The tokenizer knows ends of a turn that the checkpoint's configuration may leave out.
         own_ends = () if sampling.ignore_eos else end_ids
         sampling = replace(
             sampling,
             stop_token_ids=tuple(dict.fromkeys((*sampling.stop_token_ids, *own_ends))),
-            max_tokens=min(sampling.max_tokens, context_length - len(prompt)),
+            max_tokens=min(sampling.max_tokens, room),
             seed=seed_of_choice(sampling.seed, index % self._plan.num_choices),
         )
         return GenerationRequest(f"{self.generation_id}-{index}", prompt, sampling)

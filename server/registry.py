@@ -10,27 +10,33 @@ from server.errors import ModelNotFound
 from server.supervisor import Health, Supervisor
 
 if TYPE_CHECKING:
+    from engine.generation_defaults import GenerationDefaults
     from engine.text.chat_template import ChatTemplate
     from engine.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class ModelText:
-    """What turns messages into ids and ids into text. chat_template is None for models that were not taught to chat."""
+    """What turns messages into ids and ids into text, and how the model wants to be used.
+
+    chat_template: None for models that were not taught to chat
+    """
 
     tokenizer: "Tokenizer"
     chat_template: "ChatTemplate | None"
+    defaults: "GenerationDefaults"
 
 
 def load_text(path: Path) -> ModelText:
     """Read a model's tokenizer and template. Raises CheckpointError. Takes a while: not for the event loop."""
     # Imported late: the server answers before tokenizers and Jinja are loaded.
     from engine.checkpoint.checkpoint import open_checkpoint  # noqa: PLC0415
+    from engine.generation_defaults import read_generation_defaults  # noqa: PLC0415
     from engine.text.load import load_chat_template, load_tokenizer  # noqa: PLC0415
 
     checkpoint = open_checkpoint(path)
     tokenizer = load_tokenizer(checkpoint)
-    return ModelText(tokenizer, load_chat_template(checkpoint, tokenizer))
+    return ModelText(tokenizer, load_chat_template(checkpoint, tokenizer), read_generation_defaults(checkpoint))
 
 
 class ServedModel:

@@ -1,29 +1,46 @@
 """Request fields as the engine's parameters. One place for the meaning of each field of both APIs."""
 
+from engine.generation_defaults import GenerationDefaults
 from engine.sampling.params import SamplingParams
 from server.continuation import TextRules
 from server.schemas.base import MAX_TOKENS
 from server.schemas.sampling import SamplingFields
 
+_SEARCH_FIELDS = (
+    "num_beams",
+    "length_penalty",
+    "early_stopping",
+    "no_repeat_ngram_size",
+    "min_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+)
 
-def sampling_params(body: SamplingFields, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+
+def sampling_params(
+    body: SamplingFields, defaults: GenerationDefaults, *, max_tokens: int | None, logprobs: int | None
+) -> SamplingParams:
     """What the engine is asked for. max_tokens of None or -1 is as much as the context holds."""
+    given = body.model_fields_set
+    search = {name: getattr(body if name in given else defaults, name) for name in _SEARCH_FIELDS}
+    if "num_beams" not in given and _draws(body):
+        search["num_beams"] = 1  # who sets a temperature wants tokens drawn, not the checkpoint's own search
+    banned = ((token_id, -float("inf")) for token_id in defaults.banned_ids)
     return SamplingParams(
         max_tokens=MAX_TOKENS if max_tokens in (None, -1) else max_tokens or 0,
-        # The smallest nucleus is the most likely token.
-        temperature=body.temperature if body.top_p > 0 else 0.0,
+        temperature=_temperature(body, defaults, search["num_beams"]),
         top_k=max(body.top_k, 0),
         top_p=body.top_p or 1.0,
         min_p=body.min_p,
         repetition_penalty=body.repetition_penalty,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
-        logit_bias=tuple((int(token_id), bias) for token_id, bias in body.logit_bias.items()),
+        logit_bias=(*((int(token_id), bias) for token_id, bias in body.logit_bias.items()), *banned),
         seed=body.seed,
         logprobs=logprobs,
-        min_tokens=body.min_tokens,
         stop_token_ids=tuple(body.stop_token_ids),
         ignore_eos=body.ignore_eos,
+        **search,
     )
 
 
@@ -35,3 +52,16 @@ def text_rules(body: SamplingFields) -> TextRules:
         skip_special_tokens=body.skip_special_tokens,
         min_tokens=body.min_tokens,
     )
+
+
+def _draws(body: SamplingFields) -> bool:
+    return "temperature" in body.model_fields_set and body.temperature > 0
+
+
+def _temperature(body: SamplingFields, defaults: GenerationDefaults, num_beams: int) -> float:
+    """The request's; where it says nothing, 1 for models that draw and 0 for those that search."""
+    if body.top_p == 0:  # the smallest nucleus is the most likely token
+        return 0.0
+    if "temperature" in body.model_fields_set:
+        return body.temperature
+    return 1.0 if defaults.do_sample and num_beams == 1 else 0.0

@@ -15,6 +15,7 @@ from engine.errors import TemplateFailed
 from engine.sequence import FinishReason
 from engine.text.chat import encode_chat
 from server.continuation import Delta, LikelyToken, ScoredToken
+from server.errors import InvalidRequest
 from server.generation import Choice, Generation, Plan
 from server.registry import ModelText, Registry
 from server.sampling import sampling_params, text_rules
@@ -43,14 +44,17 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request) 
     registry: Registry = request.app.state.registry
     model = registry.find(body.model)
     request.state.record["model"] = model.name
-    prompt = await asyncio.to_thread(encode_conversation, await model.text(), body)
+    text = await model.text()
+    prompt = await asyncio.to_thread(encode_conversation, text, body)
     max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     if max_tokens is None:
-        max_tokens = request.app.state.settings.default_max_tokens
+        max_tokens = text.defaults.max_new_tokens or request.app.state.settings.default_max_tokens
     plan = Plan(
         prompts=(prompt,),
         num_choices=body.n,
-        sampling=sampling_params(body, max_tokens=max_tokens, logprobs=body.top_logprobs if body.logprobs else None),
+        sampling=sampling_params(
+            body, text.defaults, max_tokens=max_tokens, logprobs=body.top_logprobs if body.logprobs else None
+        ),
         rules=text_rules(body),
         param="messages",
     )
@@ -61,6 +65,8 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request) 
 
 def encode_conversation(text: ModelText, body: ChatCompletionRequest) -> tuple[int, ...]:
     """The conversation as the model was taught to read it. Raises TemplateFailed."""
+    if text.chat_template is None and text.defaults.reads_source:
+        return encode_source(text, body)
     if text.chat_template is None:
         raise TemplateFailed("This model has no chat template; use /v1/completions.")
     ids = encode_chat(
@@ -74,6 +80,21 @@ def encode_conversation(text: ModelText, body: ChatCompletionRequest) -> tuple[i
     if not ids:
         raise TemplateFailed("The chat template made an empty prompt of these messages.")
     return tuple(ids)
+
+
+def encode_source(text: ModelText, body: ChatCompletionRequest) -> tuple[int, ...]:
+    """The source of an encoder-decoder model: system messages and the last message of the user, a line each.
+
+    Such models answer one text with another: earlier turns are no part of what they were trained on.
+    """
+    instructions = [message.content for message in body.messages if message.role in ("system", "developer")]
+    asked = [message.content for message in body.messages if message.role == "user"]
+    if not asked:
+        raise InvalidRequest(
+            "messages must hold a message of the user: this model rewrites its text.", param="messages"
+        )
+    source = "\n".join([*filter(None, instructions), asked[-1]])
+    return tuple(text.tokenizer.encode(source, parse_special=False))
 
 
 def template_message(message: ChatMessage) -> dict[str, Any]:

@@ -33,7 +33,7 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
     plan = Plan(
         prompts=prompts,
         num_choices=body.n,
-        sampling=sampling_params(body, max_tokens=body.max_tokens, logprobs=body.logprobs),
+        sampling=sampling_params(body, text.defaults, max_tokens=_max_tokens(text, body), logprobs=body.logprobs),
         rules=text_rules(body),
         param="prompt",
     )
@@ -41,6 +41,12 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
     reply = CompletionReply(body, body.model or model.name, echoes)
     generation = Generation(reply.completion_id, model, plan)
     return await respond(request, generation, reply, body.stream_options if body.stream else None)
+
+
+def _max_tokens(text: ModelText, body: CompletionRequest) -> int | None:
+    """The request's; where it says nothing, as many as a model that reads a source is made for, else the API's 16."""
+    unset = "max_tokens" not in body.model_fields_set
+    return text.defaults.max_new_tokens if unset and text.defaults.reads_source else body.max_tokens
 
 
 def encode_prompts(text: ModelText, body: CompletionRequest) -> tuple[tuple[int, ...], ...]:

@@ -1,6 +1,6 @@
 """The fields that completions and chat share: which model, how to sample, when to stop, how to stream."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
@@ -10,6 +10,7 @@ MAX_CHOICES = 128
 MAX_STOPS = 256
 MAX_STOP_CHARACTERS = 4096
 MAX_BIASES = 16384
+MAX_BEAMS = 32
 
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 TokenKey = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
@@ -55,13 +56,16 @@ class SamplingFields(WireModel):
     logit_bias: dict[TokenKey, Bias] = Field(default={}, max_length=MAX_BIASES)
     seed: int | None = Field(default=None, ge=-(2**63), le=2**64 - 1)
 
+    num_beams: int = Field(default=1, ge=1, le=MAX_BEAMS)
+    length_penalty: float = Field(default=1.0, ge=-100, le=100)
+    early_stopping: bool | Literal["never"] = False
+    no_repeat_ngram_size: int = Field(default=0, ge=0, le=64)
+    forced_bos_token_id: TokenId | None = None
+    forced_eos_token_id: TokenId | None = None
+
 
 SAMPLING_REFUSED: Refusals = {
     "use_beam_search": bool,
-    "num_beams": lambda value: value != 1,
-    "length_penalty": lambda value: value != 1,
-    "early_stopping": bool,
-    "no_repeat_ngram_size": bool,
     "bad_words": bool,
     "allowed_token_ids": bool,
     "prompt_logprobs": lambda value: value is not False,

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from engine.errors import TemplateFailed
+from engine.generation_defaults import GenerationDefaults
 from engine.text.tokenizer import SpecialTokens, Tokenizer
 from server.registry import ModelText
 from server.serve import serve
@@ -52,7 +53,7 @@ class LastMessageTemplate:
 
 
 def read_text(path: Path) -> ModelText:
-    return ModelText(Tokenizer(Bytes(), SPECIAL), LastMessageTemplate())
+    return ModelText(Tokenizer(Bytes(), SPECIAL), LastMessageTemplate(), GenerationDefaults())
 
 
 if __name__ == "__main__":
