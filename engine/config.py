@@ -148,6 +148,11 @@ class ConfigReader:
         """A finite number, or None when the key is absent or null."""
         return self.number(key) if self.has(key) else None
 
+    def labels(self) -> int:
+        """Outputs of a classifier: the names in id2label, else num_labels, else 2."""
+        names = self._value("id2label", {})
+        return len(names) if isinstance(names, dict) and names else self.count("num_labels", 2)
+
     def require(self, key: str, value: bool) -> None:
         """Refuse the model unless this switch, when it is there, has the given value."""
         if self.flag(key, default=value) is not value:

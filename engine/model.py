@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 
@@ -14,10 +14,14 @@ from engine.checkpoint.load import load_tensors
 from engine.config import ConfigReader
 from engine.device import Device
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
+from engine.layers.encoder import Encoder
 from engine.layers.linear import Weight
-from engine.layers.module import Module
+from engine.layers.module import Architecture, Module
 
 Progress = Callable[[int, int], None]
+
+# Model types that are another's architecture under a name of their own.
+_SHARED_ARCHITECTURES = {"mt5": "t5", "xlm-roberta": "roberta"}
 
 
 class CausalModel(Protocol):
@@ -50,17 +54,40 @@ class CausalModel(Protocol):
 
 
 def architecture_names() -> list[str]:
-    """Every model_type that can be served: the files of engine/architectures."""
-    return sorted(module.name for module in pkgutil.iter_modules(architectures.__path__))
+    """Every model_type that can be served: the files of engine/architectures, and those that share one."""
+    files = [module.name for module in pkgutil.iter_modules(architectures.__path__)]
+    return sorted([*files, *_SHARED_ARCHITECTURES])
 
 
 def build_model(checkpoint: Checkpoint, device: Device, on_progress: Progress | None = None) -> CausalModel:
-    """Build the architecture, load its weights and evaluate them.
+    """Build a model that writes text, load its weights and evaluate them.
 
     on_progress: called with bytes done and bytes in all
     Raises CheckpointUnsupported and CheckpointCorrupt.
     """
-    model = _architecture(checkpoint)
+    model = _build(checkpoint, device, on_progress)
+    if isinstance(model, Encoder):
+        raise CheckpointUnsupported("model_type", checkpoint.config["model_type"], "a model that writes text")
+    return model
+
+
+def build_encoder(checkpoint: Checkpoint, device: Device, on_progress: Progress | None = None) -> Encoder:
+    """Build a model that reads texts for embeddings or scores. Otherwise as build_model."""
+    model = _build(checkpoint, device, on_progress)
+    if not isinstance(model, Encoder):
+        raise CheckpointUnsupported("model_type", checkpoint.config["model_type"], "a model that only reads text")
+    return model
+
+
+def is_encoder(checkpoint: Checkpoint) -> bool:
+    """True when the architecture writes no text. Raises CheckpointUnsupported for an unknown one."""
+    return issubclass(_architecture(checkpoint), Encoder)
+
+
+def _build(checkpoint: Checkpoint, device: Device, on_progress: Progress | None) -> CausalModel | Encoder:
+    config = ConfigReader(checkpoint.config, checkpoint.tensors.keys())
+    model: CausalModel | Encoder = _architecture(checkpoint)(config)
+    config.finish()
     _expect_packed(model, checkpoint)
     _load(model, checkpoint, on_progress)
     _settle(model, device)
@@ -68,17 +95,16 @@ def build_model(checkpoint: Checkpoint, device: Device, on_progress: Progress | 
     return model
 
 
-def _architecture(checkpoint: Checkpoint) -> CausalModel:
+def _architecture(checkpoint: Checkpoint) -> type[Any]:
     name = checkpoint.config.get("model_type")
     if name not in architecture_names():
         raise CheckpointUnsupported("model_type", name, ", ".join(architecture_names()))
-    config = ConfigReader(checkpoint.config, checkpoint.tensors.keys())
-    model: CausalModel = importlib.import_module(f"engine.architectures.{name}").Model(config)
-    config.finish()
-    return model
+    file = _SHARED_ARCHITECTURES.get(name, name)
+    architecture: type[Any] = importlib.import_module(f"engine.architectures.{file}").Model
+    return architecture
 
 
-def _expect_packed(model: CausalModel, checkpoint: Checkpoint) -> None:
+def _expect_packed(model: Architecture | CausalModel, checkpoint: Checkpoint) -> None:
     modules = dict(model.modules())
     for path, quantization in checkpoint.quantization.items():
         own = model.rename(f"{path}.weight")
@@ -87,7 +113,7 @@ def _expect_packed(model: CausalModel, checkpoint: Checkpoint) -> None:
             module.expect_packed(quantization)
 
 
-def _load(model: CausalModel, checkpoint: Checkpoint, on_progress: Progress | None) -> None:
+def _load(model: Architecture | CausalModel, checkpoint: Checkpoint, on_progress: Progress | None) -> None:
     modules = dict(model.modules())
     missing = {name: array.shape for name, array in model.parameters().items()}
     for name, array in model.convert(_counted(checkpoint, on_progress)):
@@ -121,7 +147,7 @@ def _derived(name: str) -> bool:
     return name.endswith(("rotary_emb.inv_freq", "rope_freqs.weight")) or name.startswith("lm_head.")
 
 
-def _settle(model: CausalModel, device: Device) -> None:
+def _settle(model: Architecture | CausalModel, device: Device) -> None:
     for _, module in model.modules():
         if isinstance(module, Weight):
             module.settle(device)

@@ -1,7 +1,5 @@
 """T5 1.0 and 1.1, Flan-T5, mT5, byT5: relative position biases, unscaled scores, RMS norms (arXiv:1910.10683)."""
 
-import math
-
 import mlx.core as mx
 
 from engine.cache.live import Rows
@@ -13,7 +11,7 @@ from engine.layers.attention import join_heads, split_heads
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import EncoderDecoder, Module
 from engine.layers.norm import RMSNorm
-from engine.layers.position import positions
+from engine.layers.position import positions, relative_buckets
 
 _ENCODER_PARTS = (
     (".layer.0.SelfAttention.", ".attention."),
@@ -136,8 +134,10 @@ class Model(EncoderDecoder):
         self.shared = Embedding(vocab_size, hidden_size)
         self.encoder = Stack(config, num_layers, decoder=False)
         self.decoder = Stack(config, config.count("num_decoder_layers", num_layers), decoder=True)
-        # T5 1.0 scales what goes into its tied head; the configurations of 1.1 and later call themselves untied.
-        scaled = config.flag("scale_decoder_outputs", default=config.flag("tie_word_embeddings", default=True))
+        # T5 1.0 scales what goes into its tied head; the configurations of 1.1 call themselves untied; mT5 never does.
+        tied = config.flag("tie_word_embeddings", default=True)
+        original = config.choice("model_type", ("t5", "mt5")) == "t5"
+        scaled = config.flag("scale_decoder_outputs", default=tied and original)
         self._scale = hidden_size**-0.5 if scaled else 1.0
         self._tied = not config.stores("lm_head.weight")
         if not self._tied:
@@ -180,18 +180,3 @@ class Model(EncoderDecoder):
             if theirs in name:
                 return name.replace(theirs, ours)
         return name
-
-
-def relative_buckets(distance: mx.array, num_buckets: int, max_distance: int, *, bidirectional: bool) -> mx.array:
-    """Bucket of every key-minus-query distance: exact when near, logarithmic up to max_distance."""
-    base = mx.zeros_like(distance)
-    if bidirectional:
-        num_buckets //= 2
-        base = (distance > 0) * num_buckets
-        distance = mx.abs(distance)
-    else:
-        distance = mx.maximum(-distance, 0)
-    exact = num_buckets // 2
-    ratio = mx.log(mx.maximum(distance, 1).astype(mx.float32) / exact) / math.log(max_distance / exact)
-    far = mx.minimum(exact + (ratio * (num_buckets - exact)).astype(mx.int32), num_buckets - 1)
-    return base + mx.where(distance < exact, distance, far)

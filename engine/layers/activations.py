@@ -36,4 +36,5 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_new": _fused(_gelu_tanh),
     "gelu_pytorch_tanh": _fused(_gelu_tanh),
     "relu": _relu,
+    "tanh": mx.tanh,
 }

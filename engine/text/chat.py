@@ -1,18 +1,19 @@
 """Messages to token ids, so that no text can pose as a control token. Knows templates and tokenizers, no HTTP."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.text.chat_template import ChatTemplate, Message
-from engine.text.tokenizer import Tokenizer
+if TYPE_CHECKING:  # the server answers before Jinja is loaded
+    from engine.text.chat_template import ChatTemplate, Message
+    from engine.text.tokenizer import Tokenizer
 
 _PRIVATE_USE = range(0xE000, 0xF900)
 
 
 def encode_chat(
-    template: ChatTemplate,
-    tokenizer: Tokenizer,
-    messages: Sequence[Message],
+    template: "ChatTemplate",
+    tokenizer: "Tokenizer",
+    messages: "Sequence[Message]",
     *,
     tools: Sequence[Mapping[str, Any]] | None = None,
     add_generation_prompt: bool = True,

@@ -161,8 +161,6 @@ def test_the_field_at_fault_is_named(client, path, keys, param):
         (COMPLETIONS, "suffix", "x"),
         (COMPLETIONS, "best_of", 2),
         (COMPLETIONS, "use_beam_search", True),
-        (COMPLETIONS, "num_beams", 4),
-        (COMPLETIONS, "no_repeat_ngram_size", 3),
         (COMPLETIONS, "allowed_token_ids", [1]),
         (COMPLETIONS, "bad_words", ["x"]),
         (COMPLETIONS, "truncate_prompt_tokens", 5),
