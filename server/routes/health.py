@@ -15,7 +15,8 @@ _UNHEALTHY = Row(503, "server_error", "model_unavailable", {"retry-after": "10"}
 router = APIRouter()
 
 
-@router.api_route("/health", methods=["GET", "HEAD"])
+@router.get("/health")
+@router.head("/health", include_in_schema=False)
 async def health(request: Request) -> JSONResponse:
     """200 while requests are answered or will be as soon as the model is read; 503 with the reason otherwise."""
     registry: Registry = request.app.state.registry
@@ -34,13 +35,15 @@ def _failing(row: Row, status: str, message: str) -> JSONResponse:
     return JSONResponse(body, row.status, dict(row.headers))
 
 
-@router.api_route("/version", methods=["GET", "HEAD"])
+@router.get("/version")
+@router.head("/version", include_in_schema=False)
 async def version() -> dict[str, str]:
     """The server's version."""
     return {"version": VERSION}
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.get("/")
+@router.head("/", include_in_schema=False)
 async def root() -> dict[str, str]:
     """A sign to whoever opens the address in a browser."""
     return {"name": "bramley", "version": VERSION, "api": "/v1"}

@@ -8,14 +8,16 @@ from server.schemas.models import ModelCard, ModelList
 router = APIRouter()
 
 
-@router.api_route("/models", methods=["GET", "HEAD"])
+@router.get("/models")
+@router.head("/models", include_in_schema=False)
 async def list_models(request: Request) -> ModelList:
     """All served models, the default first."""
     registry: Registry = request.app.state.registry
     return {"object": "list", "data": [_card(model) for model in registry.models]}
 
 
-@router.api_route("/models/{name:path}", methods=["GET", "HEAD"])
+@router.get("/models/{name:path}")
+@router.head("/models/{name:path}", include_in_schema=False)
 async def retrieve_model(name: str, request: Request) -> ModelCard:
     """One served model; names may hold slashes."""
     registry: Registry = request.app.state.registry

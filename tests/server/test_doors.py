@@ -27,7 +27,7 @@ def routes(client: httpx.Client, **headers: str) -> list[tuple[str, str]]:
     paths = client.get("/openapi.json", headers=headers).json()["paths"]
     found = [(method.upper(), path.replace("{name}", "x")) for path in paths for method in paths[path]]
     assert ("POST", "/chat/completions") in found
-    return found
+    return found + [("HEAD", path) for method, path in found if method == "GET"]
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
@@ -99,19 +99,19 @@ def test_a_configured_origin_passes(start_fake):
 def test_every_route_but_health_asks_for_the_key(start_fake, tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("from-file\n")
-    server = start_fake(api_keys="one,two", api_keys_file=keys)
+    server = start_fake(api_keys="key-one,key-two", api_keys_file=keys)
     wrong = [
         {},
-        {"authorization": "Bearer on"},
-        {"authorization": "Bearer onee"},
+        {"authorization": "Bearer key-on"},
+        {"authorization": "Bearer key-onee"},
         {"authorization": "Bearer"},
-        {"authorization": "Basic one"},
-        {"authorization": "one"},
-        {"x-api-key": "ONE"},
+        {"authorization": "Basic key-one"},
+        {"authorization": "key-one"},
+        {"x-api-key": "KEY-ONE"},
         {"x-api-key": b"\xff\xfe"},
     ]
     with server.client() as client:
-        for method, path in routes(client, authorization="Bearer one"):
+        for method, path in routes(client, authorization="Bearer key-one"):
             for headers in wrong:
                 response = client.request(method, path, headers=headers)
                 assert (response.status_code == 200) == (path == "/health")
@@ -120,9 +120,9 @@ def test_every_route_but_health_asks_for_the_key(start_fake, tmp_path):
                     assert response.headers["www-authenticate"] == "Bearer"
                     if method != "HEAD":
                         assert response.json()["error"]["code"] == "invalid_api_key"
-        right = [{"authorization": "bearer two"}, {"x-api-key": "one"}, {"api-key": "from-file"}]
+        right = [{"authorization": "bearer key-two"}, {"x-api-key": "key-one"}, {"api-key": "from-file"}]
         assert [client.get("/v1/models", headers=headers).status_code for headers in right] == [200, 200, 200]
-    assert "one" not in server.log
+    assert "key-one" not in server.log
 
 
 @pytest.mark.parametrize("value", ["Bearer ", "", "Bearer null", "Bearer dummy", "Basic eDp5", "nonsense"])
