@@ -4,7 +4,8 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.cache.live import Rows, SequenceCache
+from engine.cache.rows import Rows
+from engine.cache.slots import Slot
 from engine.model import CausalModel
 from engine.sampling.beams import BeamSearch
 from engine.sampling.sampler import forced_id, ngram_endings
@@ -14,25 +15,24 @@ from engine.sequence import GenerationRequest, SampledToken
 class BeamRow:
     """The beams of one request. A step of it waits for its own result: which beams go on decides the next input.
 
-    cache: the prompt's keys and values, from which all beams start
+    slot: the prompt's keys and values, which are copied for every beam
     logits: (1, vocab_size), of the first token
     end_ids: tokens that finish a beam
     """
 
-    def __init__(
-        self, request: GenerationRequest, cache: SequenceCache, logits: mx.array, end_ids: frozenset[int]
-    ) -> None:
+    def __init__(self, request: GenerationRequest, slot: Slot, logits: mx.array, end_ids: frozenset[int]) -> None:
         self.search = BeamSearch(request.sampling, end_ids)
         self._params = request.sampling
         self._end_ids = sorted(end_ids)
-        self._caches = [cache.fork() for _ in range(self._params.num_beams)]
+        self._slab = slot.slab.copied(slot.index, self._params.num_beams)
+        self._slots = [slot.of(self._slab, beam) for beam in range(self._params.num_beams)]
         self._continue(mx.broadcast_to(logits, (self._params.num_beams, logits.shape[-1])))
 
     def advance(self, model: CausalModel) -> None:
         """Add a token to every beam; nothing once the search is done."""
         if self.search.done:
             return
-        rows = Rows(self._caches)
+        rows = Rows(self._slots)
         hidden = model(mx.array([[beam.tokens[-1]] for beam in self.search.running]), rows)
         rows.advance(1)
         self._continue(model.logits(hidden[:, -1]))
@@ -42,21 +42,12 @@ class BeamRow:
         """The best beam's tokens."""
         return tuple(SampledToken(token_id) for token_id in self.search.best)
 
-    @property
-    def arrays(self) -> list[mx.array]:
-        """Everything a step changes."""
-        return [array for cache in self._caches for array in cache.arrays]
-
     def _continue(self, logits: mx.array) -> None:
         logits = logits.astype(mx.float32)
         scores = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
         parents = self.search.advance(self._constrained(scores))
-        taken: set[int] = set()
-        caches = []
-        for parent in parents:
-            caches.append(self._caches[parent].fork() if parent in taken else self._caches[parent])
-            taken.add(parent)
-        self._caches = caches
+        if parents != list(range(len(parents))):
+            self._slab.reorder(parents)
 
     def _constrained(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log-probabilities with forced, biased and banned tokens. scores: (num_beams, vocab_size)."""

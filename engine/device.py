@@ -1,15 +1,21 @@
 """Which device runs the model, in which precision, with which libraries; the only place that asks."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from engine import blas
+from engine.errors import KernelsUnavailable
 
 _BLAS = blas.preload()  # must precede the first import of mlx, or the bundled BLAS is used
 
 import mlx.core as mx  # noqa: E402  # after the BLAS, see above
 
+from engine.native.load import load_kernels  # noqa: E402  # loads mlx too
+
 _CPU_CACHE_BYTES = 1 << 30
+
+# Which kernels to use on the CPU: those for this machine, or a lower path of the same code, or none.
+Kernels = Literal["native", "avx2", "portable", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +25,14 @@ class Device:
     dtype: precision of activations and dense weights; None keeps the checkpoint's own
     blas: library behind dense products on the CPU
     kernels: name of the native kernels in use, or why there are none; "" on Metal
+    native: the kernels themselves
     """
 
     kind: Literal["metal", "cpu"]
     dtype: mx.Dtype | None
     blas: str
     kernels: str
+    native: Any = field(default=None, compare=False)
 
     def in_precision(self, array: mx.array) -> mx.array:
         """A float array in the precision of this device."""
@@ -38,19 +46,30 @@ class Device:
     @property
     def advice(self) -> str:
         """What would make this device faster, in one sentence; empty when nothing is known."""
+        if self.native is not None:
+            return ""
         if self.kind == "cpu" and self.blas == "bundled":
             return "Dense products use the slow bundled BLAS: install OpenBLAS (apt install libopenblas0-pthread)."
         return ""
 
 
-def prepare_device() -> Device:
+def prepare_device(kernels: Kernels = "native", threads: int | None = None) -> Device:
     """Choose Metal where there is one, else the CPU, and set MLX up for it.
 
     The CPU backend computes 16-bit floats in software and keeps only 32 MB of freed buffers: activations are float32
     there and the cache is raised.
+
+    kernels: for the CPU; without a compiler there are none, and everything works without them
+    threads: of the kernels; None is one per usable CPU
     """
     if mx.metal.is_available():
         return Device("metal", None, "", "")
     mx.set_default_device(mx.Device(mx.cpu))
     mx.set_cache_limit(_CPU_CACHE_BYTES)
-    return Device("cpu", mx.float32, _BLAS, "")
+    if kernels == "off":
+        return Device("cpu", mx.float32, _BLAS, "off")
+    try:
+        native = load_kernels(kernels, threads=threads)
+    except KernelsUnavailable as unavailable:
+        return Device("cpu", mx.float32, _BLAS, f"none: {unavailable.reason}")
+    return Device("cpu", mx.float32, _BLAS, f"{native.path}, {native.threads()} threads", native)

@@ -5,15 +5,25 @@ One thread owns an engine: MLX's streams belong to the thread that loads the mod
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal
 
+from engine.cache.blocks import Content, block_tokens
+from engine.cache.disk import DiskTier
+from engine.cache.layout import layout_for
+from engine.cache.prefix import PrefixStore
+from engine.cache.room import Room
+from engine.cache.slots import SlotPool
 from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from engine.device import Device, prepare_device
-from engine.errors import CheckpointUnsupported, ContextLengthExceeded, ParameterInvalid
+from engine.checkpoint.fingerprint import fingerprint
+from engine.device import Device, Kernels, prepare_device
+from engine.errors import CheckpointUnsupported, ContextLengthExceeded, MemoryExceeded, ParameterInvalid
+from engine.footprint import free_bytes, measure
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel, Progress, build_model
+from engine.pace import Pace
 from engine.runner import Launched, Runner
 from engine.sampling.params import SamplingParams
 from engine.scheduler import Scheduler, Step
@@ -40,16 +50,27 @@ class EngineSettings:
     """How an engine runs, whatever the model.
 
     max_rows: sequences that run at once
-    prefill_chunk_tokens: prompt tokens read per step while nobody decodes
-    shared_prefill_chunk_tokens: the same while other streams are running
+    prefill_chunk_tokens: prompt tokens read per step, at most
+    max_gap_ms: how long a running stream may wait for its next token while others' prompts are read
+    kv_bits: 8 or 4 keeps keys and values quantised; None keeps them as computed
+    kv_bytes: of keys and values of running sequences, at most; None takes what the machine has to spare
+    prefix_bytes: of those kept for sequences to come, in memory; None is a quarter of kv_bytes, 0 keeps nothing
     context_length: upper bound on the model's own; None leaves it
+    kernels, threads: see engine.device.prepare_device
     before_launch: called with every step before it is computed; what it raises fails that step (fault injection)
     """
 
-    max_rows: int = 8
+    max_rows: int = 16
     prefill_chunk_tokens: int = 512
-    shared_prefill_chunk_tokens: int = 64
+    max_gap_ms: float = 200.0
+    kv_bits: int | None = None
+    kv_bytes: int | None = None
+    prefix_bytes: int | None = None
+    prefix_folder: Path | None = None
+    prefix_disk_bytes: int = 4 << 30
     context_length: int | None = None
+    kernels: Kernels = "native"
+    threads: int | None = None
     before_launch: Callable[[Step], None] | None = None
 
 
@@ -58,7 +79,8 @@ class ModelInfo:
     """What is loaded and how it runs. Lengths are tokens.
 
     kind: "decoder" continues its prompt; "encoder-decoder" reads it apart and writes from a fresh start
-    context_length: prompt and answer together; each for itself where an encoder reads the prompt
+    context_length: prompt and answer together, as far as memory allows; each for itself where an encoder reads the
+        prompt
     """
 
     model_type: str
@@ -79,6 +101,29 @@ class ModelInfo:
         return self.context_length - (1 if self.kind == "encoder-decoder" else prompt_tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """The state of an engine. Bytes are of keys and values; tokens are counted since the start.
+
+    kv_bytes, kv_limit_bytes: of running sequences, now and at most
+    prefix_bytes, prefix_blocks: kept for sequences to come
+    queried_tokens, found_tokens: prompt tokens that were looked up in the prefix store, and that were there
+    num_preemptions: how often a sequence gave its slot back before its end
+    num_damaged: files of the prefix store that were refused
+    """
+
+    num_running: int
+    num_waiting: int
+    kv_bytes: int
+    kv_limit_bytes: int
+    prefix_bytes: int
+    prefix_blocks: int
+    queried_tokens: int
+    found_tokens: int
+    num_preemptions: int
+    num_damaged: int
+
+
 class Engine:
     """A model that continues sequences of token ids.
 
@@ -94,14 +139,22 @@ class Engine:
         on_progress: Progress | None = None,
     ) -> None:
         settings = settings or EngineSettings()
-        device = prepare_device()
+        device = prepare_device(settings.kernels, settings.threads)
         checkpoint = open_checkpoint(Path(path))
         model = build_model(checkpoint, device, on_progress)
-        self.info = _describe(checkpoint, model, settings, device)
         end_ids = frozenset(_token_ids(checkpoint, "eos_token_id"))
         start_ids = _start_ids(checkpoint) if isinstance(model, EncoderDecoder) else ()
-        self._runner = Runner(model, self.info.vocab_size, end_ids, start_ids)
-        self._scheduler = _scheduler(settings, self.info)
+        layout = layout_for(settings.kv_bits)
+        self._room = Room(measure(model, layout), _kv_bytes(settings, checkpoint))
+        self._prefixes = _prefix_store(settings, checkpoint, model)
+        self.info = _describe(checkpoint, model, settings, device, self._room)
+        slots = SlotPool(model.windows, layout, self._room)
+        self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, end_ids, start_ids)
+        self._pace = Pace(settings.max_gap_ms / 1000, settings.prefill_chunk_tokens)
+        self._scheduler = Scheduler(
+            settings.max_rows, self._pace, self._room, self._runner.begin, self._runner.pause, bool(start_ids)
+        )
+        self._read_at, self._busy = monotonic(), False
         self._before_launch = settings.before_launch
         self._live: dict[str, Row] = {}
         self._pending: Launched | None = None
@@ -109,9 +162,10 @@ class Engine:
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request. Raises ContextLengthExceeded and ParameterInvalid."""
         _check(request, self.info)
+        self._check_room(request)
         if request.request_id in self._live:
             raise ParameterInvalid("request_id", f"Request {request.request_id} is already running.")
-        sequence = Row(request)
+        sequence = Row(request, monotonic())
         self._live[request.request_id] = sequence
         self._scheduler.add(sequence)
 
@@ -136,9 +190,29 @@ class Engine:
         """Requests in the queue."""
         return self._scheduler.num_waiting
 
+    @property
+    def stats(self) -> EngineStats:
+        """What is held and what has happened so far."""
+        return EngineStats(
+            num_running=self.num_running,
+            num_waiting=self.num_waiting,
+            kv_bytes=self._room.num_bytes,
+            kv_limit_bytes=self._room.limit_bytes or 0,
+            prefix_bytes=self._prefixes.num_bytes,
+            prefix_blocks=self._prefixes.num_blocks,
+            queried_tokens=self._runner.queried_tokens,
+            found_tokens=self._runner.found_tokens,
+            num_preemptions=self._scheduler.num_preemptions,
+            num_damaged=self._prefixes.num_damaged,
+        )
+
+    def close(self) -> None:
+        """Write what is meant for the disk. The engine is not used again."""
+        self._prefixes.close()
+
     def step(self) -> list[StepOutput]:
         """Launch the next step, and report the tokens of the one before."""
-        launched, lost = self._launch(self._scheduler.next_step())
+        launched, lost = self._launch()
         pending, self._pending = self._pending, launched
         return lost + self._collect(pending)
 
@@ -157,16 +231,21 @@ class Engine:
                     results[output.request_id].append(output.token.token_id)
         return list(results.values())
 
-    def _launch(self, step: Step) -> tuple[Launched | None, list[StepOutput]]:
-        if not step.sequences:
-            return None, []
+    def _check_room(self, request: GenerationRequest) -> None:
+        needed, limit = self._scheduler.needed_bytes(request), self._room.limit_bytes
+        if limit is not None and needed > limit:
+            raise MemoryExceeded(needed, limit)
+
+    def _launch(self) -> tuple[Launched | None, list[StepOutput]]:
+        step = Step()
         try:
-            if self._before_launch is not None:
+            step = self._scheduler.next_step(monotonic())
+            if self._before_launch is not None and step.sequences:
                 self._before_launch(step)
-            return self._runner.launch(step), []
+            return (self._runner.launch(step) if step.sequences else None), []
         except Exception:  # noqa: BLE001  # whatever a step raises costs its rows, never the engine
             _log.exception("a step could not be launched")
-            return None, self._lose(step.sequences)
+            return None, self._lose(step.sequences or self._scheduler.running, None)
 
     def _collect(self, pending: Launched | None) -> list[StepOutput]:
         if pending is None:
@@ -175,36 +254,50 @@ class Engine:
             tokens = pending.read()
         except Exception:  # noqa: BLE001  # as above
             _log.exception("a step failed")
-            return self._lose(pending.step.sequences)
+            return self._lose(pending.step.sequences, pending)
+        self._observe(pending.step)
+        self._runner.settle(pending)
         return [output for sequence, new in tokens if not sequence.finished for output in self._outputs(sequence, new)]
+
+    def _observe(self, step: Step) -> None:
+        """Learn what the step took. Steps follow one another without a pause as long as there is work."""
+        now = monotonic()
+        if self._busy:
+            self._pace.observe(len(step.decode), step.num_read, now - self._read_at)
+        self._read_at, self._busy = now, self.has_work
 
     def _outputs(self, sequence: Row, tokens: tuple[SampledToken, ...]) -> list[StepOutput]:
         """One output per token. More than one at once are a whole answer, found with beams."""
+        first = not sequence.outputs
         reasons = [self._finish_reason(sequence, token) for token in tokens]
-        if sequence.request.sampling.num_beams > 1:
+        if sequence.searched:
             reasons[-1] = reasons[-1] or "length"
+        self._runner.keep(sequence, last=reasons[-1] is not None)
         if reasons[-1] is not None:
             self._finish([sequence])
         name = sequence.request.request_id
-        return [StepOutput(name, token, reason) for token, reason in zip(tokens, reasons, strict=True)]
+        outputs = [StepOutput(name, token, reason) for token, reason in zip(tokens, reasons, strict=True)]
+        return [replace(outputs[0], cached_tokens=sequence.restored), *outputs[1:]] if first else outputs
 
     def _finish_reason(self, sequence: Row, token: SampledToken) -> FinishReason | None:
-        sequence.delivered += 1
+        sequence.outputs.append(token.token_id)
         if token.token_id in self._runner.end_ids_of(sequence.request):
             return "stop"
-        return "length" if sequence.delivered >= sequence.request.sampling.max_tokens else None
+        return "length" if len(sequence.outputs) >= sequence.request.sampling.max_tokens else None
 
-    def _lose(self, sequences: Iterable[Row]) -> list[StepOutput]:
-        """Fail the rows of a step that raised. Their caches may be half written: nothing of them is kept."""
+    def _lose(self, sequences: Iterable[Row], launched: Launched | None) -> list[StepOutput]:
+        """Fail the rows of a step that raised. Slots may be half written: the other rows are read again."""
         lost = [sequence for sequence in sequences if not sequence.finished]
         self._finish(lost)
+        self._runner.rebuild(launched)
+        self._scheduler.preempt_all()
         return [StepOutput(each.request.request_id, None, error=_STEP_FAILED) for each in lost]
 
     def _finish(self, sequences: Iterable[Row]) -> None:
         for sequence in sequences:
             self._scheduler.remove(sequence)
             del self._live[sequence.request.request_id]
-            self._runner.release([sequence])
+            self._runner.release(sequence)
 
 
 def _check(request: GenerationRequest, info: ModelInfo) -> None:
@@ -261,10 +354,21 @@ def _start_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _scheduler(settings: EngineSettings, info: ModelInfo) -> Scheduler:
-    if info.kind == "encoder-decoder":  # an encoder reads its prompt at once
-        return Scheduler(settings.max_rows, info.context_length, info.context_length)
-    return Scheduler(settings.max_rows, settings.prefill_chunk_tokens, settings.shared_prefill_chunk_tokens)
+def _kv_bytes(settings: EngineSettings, checkpoint: Checkpoint) -> int:
+    return free_bytes(checkpoint.num_bytes) if settings.kv_bytes is None else settings.kv_bytes
+
+
+def _prefix_store(settings: EngineSettings, checkpoint: Checkpoint, model: CausalModel) -> PrefixStore[Content]:
+    limit_bytes = _kv_bytes(settings, checkpoint) // 4 if settings.prefix_bytes is None else settings.prefix_bytes
+    size = block_tokens(model.windows)
+    if settings.prefix_folder is None or not limit_bytes:
+        return PrefixStore(limit_bytes, size)
+    kind = f"{size} {settings.kv_bits}"  # what changes the stored numbers besides the weights
+    tier = DiskTier(settings.prefix_folder / fingerprint(checkpoint, kind), settings.prefix_disk_bytes)
+    store = PrefixStore(limit_bytes, size, tier)
+    for path in tier.known():
+        store.adopt(path)
+    return store
 
 
 def _context_length(config: Mapping[str, Any]) -> int:
@@ -273,13 +377,16 @@ def _context_length(config: Mapping[str, Any]) -> int:
     return values[0] if values else _UNLIMITED_CONTEXT
 
 
-def _describe(checkpoint: Checkpoint, model: CausalModel, settings: EngineSettings, device: Device) -> ModelInfo:
+def _describe(
+    checkpoint: Checkpoint, model: CausalModel, settings: EngineSettings, device: Device, room: Room
+) -> ModelInfo:
     config = checkpoint.config
     own = _context_length(config)
+    limits = [limit for limit in (own, settings.context_length, room.longest) if limit is not None]
     return ModelInfo(
         model_type=config["model_type"],
         kind="encoder-decoder" if isinstance(model, EncoderDecoder) else "decoder",
-        context_length=min(own, settings.context_length or own),
+        context_length=min(limits),
         vocab_size=config["vocab_size"],
         num_layers=len(model.windows),
         weight_bytes=checkpoint.num_bytes,

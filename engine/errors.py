@@ -8,7 +8,9 @@ EngineError
 ├── RequestError                 a request that this model cannot answer; carries the parameter's name
 │   ├── ParameterInvalid
 │   ├── ContextLengthExceeded
+│   ├── MemoryExceeded           not even an idle engine has room for the request's keys and values
 │   └── TemplateFailed           the chat template refused the messages
+├── KernelsUnavailable           the native kernels cannot be built or loaded; never fatal
 └── StepFailed                   a step raised; the rows in it are lost, the engine goes on
 """
 
@@ -74,6 +76,19 @@ class ContextLengthExceeded(RequestError):
         self.limit = limit
 
 
+class MemoryExceeded(RequestError):
+    """Keys and values of this request alone are more than the engine may hold. Counts are bytes."""
+
+    def __init__(self, needed_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            "max_tokens",
+            f"This request may need {needed_bytes / 1e6:.0f} MB for keys and values; {limit_bytes / 1e6:.0f} MB is all "
+            "there is.",
+        )
+        self.needed_bytes = needed_bytes
+        self.limit_bytes = limit_bytes
+
+
 class TemplateFailed(RequestError):
     """The chat template refused the messages, or the model has none."""
 
@@ -83,3 +98,11 @@ class TemplateFailed(RequestError):
 
 class StepFailed(EngineError):
     """An exception inside a step. The rows of that step are lost; the engine goes on."""
+
+
+class KernelsUnavailable(EngineError):
+    """The native kernels cannot be built or loaded here. `reason` is one line; everything works without them."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"There are no native kernels: {reason}.")
+        self.reason = reason

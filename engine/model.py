@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from engine import architectures
-from engine.cache.live import Rows
+from engine.cache.rows import Rows
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.load import load_tensors
 from engine.config import ConfigReader

@@ -1,13 +1,16 @@
 """A loaded model that can take a step. The only caller of mx.async_eval while serving."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
 
 from engine.beam_row import BeamRow
-from engine.cache.live import Rows, SequenceCache
+from engine.cache.blocks import Content, cut, put
+from engine.cache.prefix import Block, PrefixStore
+from engine.cache.rows import Rows
+from engine.cache.slots import Slot, SlotPool
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel
 from engine.sampling.sampler import Sampled, SamplerRow, sample
@@ -17,118 +20,252 @@ from engine.sequence import GenerationRequest, SampledToken
 
 @dataclass(slots=True)
 class Row:
-    """What the runner keeps of a sequence: its cache, its sampling state and its newest token.
+    """What the runner keeps of a sequence: its slot, its sampling state and its newest token.
 
+    slot: None while the sequence is paused
     token: (1, 1), possibly not evaluated yet; None until the prompt is read
     """
 
-    cache: SequenceCache
     sampler: SamplerRow
+    slot: Slot | None = None
     token: mx.array | None = None
 
     @property
-    def arrays(self) -> list[mx.array]:
-        """Everything a step changes."""
-        optional = (self.token, self.sampler.seen, self.sampler.counts)
-        return self.cache.arrays + [array for array in optional if array is not None]
+    def held(self) -> Slot:
+        """The slot of a row that is in a step."""
+        assert self.slot is not None  # the scheduler puts no paused sequence into a step
+        return self.slot
 
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A step on its way: which sequences get a token, in the order of the sampled rows; which searches go on."""
+    """A step on its way.
+
+    sequences: those that get a token, in the order of the sampled rows; searches: those that are searched with beams
+    blocks: what the step added to the prefix store
+    marks: evaluated when the step's prompts are read
+    """
 
     step: Step
     sequences: tuple[Sequence, ...]
     sampled: tuple[Sampled, ...]
     searches: tuple[tuple[Sequence, BeamRow], ...] = ()
+    blocks: tuple[Block[Content], ...] = ()
+    marks: tuple[mx.array, ...] = ()
 
     def read(self) -> list[tuple[Sequence, tuple[SampledToken, ...]]]:
         """Wait for the step; one token per sampled sequence, and all tokens of a search that is done."""
+        mx.eval(*self.marks)
         tokens = [token for sampled in self.sampled for token in _read(sampled)]
         pairs = [(each, (_only_asked(token, each),)) for each, token in zip(self.sequences, tokens, strict=True)]
         return pairs + [(sequence, row.tokens) for sequence, row in self.searches if row.search.done]
 
 
+@dataclass(slots=True)
+class _Work:
+    """What the launching of one step collects."""
+
+    sequences: list[Sequence] = field(default_factory=list)
+    sampled: list[Sampled] = field(default_factory=list)
+    searches: list[tuple[Sequence, BeamRow]] = field(default_factory=list)
+    blocks: list[Block[Content]] = field(default_factory=list)
+    marks: list[mx.array] = field(default_factory=list)
+
+
 class Runner:
     """Runs steps of one model.
 
+    queried_tokens, found_tokens: looked up in the prefix store, and found there
+    slots, prefixes: where keys and values live, and where they outlive their sequences
     end_ids: the model's own end tokens, which ignore_eos and min_tokens concern
     start_ids: what the decoder of an encoder-decoder model begins with
     """
 
     def __init__(
-        self, model: CausalModel, vocab_size: int, end_ids: frozenset[int], start_ids: tuple[int, ...] = ()
+        self,
+        model: CausalModel,
+        slots: SlotPool,
+        prefixes: PrefixStore[Content],
+        vocab_size: int,
+        end_ids: frozenset[int],
+        start_ids: tuple[int, ...] = (),
     ) -> None:
         self._model = model
         self._encoder = model if isinstance(model, EncoderDecoder) else None
+        self._slots = slots
+        self._prefixes = prefixes
         self._vocab_size = vocab_size
         self._end_ids = end_ids
         self._start_ids = start_ids
         self._rows: dict[Sequence, Row | BeamRow] = {}
+        self._computed: list[Block[Content]] = []
+        self.queried_tokens = 0
+        self.found_tokens = 0
+
+    def begin(self, sequence: Sequence) -> int:
+        """Give a sequence its slot, and what earlier ones left of its tokens. Returns how many tokens that are."""
+        row = self._rows.get(sequence) or self._new_row(sequence.request)
+        self._rows[sequence] = row
+        assert isinstance(row, Row)  # beams are never begun again
+        assert sequence.held is not None  # the scheduler has reserved a slot
+        planned = len(sequence.request.prompt_ids) + sequence.request.sampling.max_tokens
+        source_length = len(sequence.request.prompt_ids) if self._encoder is not None else 0
+        row.slot = self._slots.take(sequence.held, planned, source_length)
+        if self._encoder is not None:
+            return 0
+        tokens = sequence.tokens
+        match = self._prefixes.find(tokens, len(tokens) - 1)
+        put(match.contents, match.counts, row.slot)
+        self.queried_tokens += len(tokens)
+        self.found_tokens += match.num_tokens
+        return match.num_tokens
+
+    def pause(self, sequence: Sequence) -> None:
+        """Take a sequence's slot away. What it needs to go on is kept."""
+        row = self._rows.get(sequence)
+        if isinstance(row, Row) and row.slot is not None:
+            self._slots.release(row.slot)
+            row.slot = row.token = None
 
     def launch(self, step: Step) -> Launched:
         """Start computing a step without waiting for it. Unread tokens of the step before are its input."""
-        decoded = [each for each in step.decode if isinstance(self._rows[each], Row)]
-        sampled = self._decode(decoded)
-        searches = [(each, row) for each in step.decode if isinstance(row := self._rows[each], BeamRow)]
-        for _, row in searches:
-            row.advance(self._model)
-        if step.prefill is not None:
-            sampled += self._prefill(step.prefill, step.chunk)
-            read_out = not step.prefill.prompt_left
-            row = self._rows[step.prefill]
-            decoded += [step.prefill] if read_out and isinstance(row, Row) else []
-            searches += [(step.prefill, row)] if isinstance(row, BeamRow) else []
-        arrays = [array for each in sampled for array in each.arrays]
-        arrays += [array for each in step.sequences for array in self._rows[each].arrays]
-        mx.async_eval(arrays)  # type: ignore[no-untyped-call]  # mlx's stub lacks it
-        return Launched(step, tuple(decoded), tuple(sampled), tuple(searches))
+        work = _Work()
+        self._decode(step, work)
+        for sequence, chunk in step.prefill:
+            self._prefill(sequence, chunk, work)
+        return Launched(
+            step,
+            tuple(work.sequences),
+            tuple(work.sampled),
+            tuple(work.searches),
+            tuple(work.blocks),
+            tuple(work.marks),
+        )
+
+    def settle(self, launched: Launched) -> None:
+        """Count a step as computed: what it stored is real and may be kept on disk."""
+        self._computed += launched.blocks
+        for block in self._computed:
+            self._prefixes.keep_on_disk(block)
+        self._computed = []
+
+    def keep(self, sequence: Sequence, *, last: bool) -> None:
+        """Store complete blocks of what a sequence has written; with `last`, also an incomplete one at the end."""
+        row = self._rows.get(sequence)
+        if self._encoder is not None or not isinstance(row, Row) or row.slot is None:
+            return
+        tokens = sequence.tokens
+        known = min(len(tokens), row.slot.length)
+        size = self._prefixes.block_tokens
+        if not last and (known % size or not sequence.outputs):
+            return
+        start = max(0, known - 2 * size)
+        self._computed += self._store(tokens, start, known, row.slot.tokens)
 
     def end_ids_of(self, request: GenerationRequest) -> frozenset[int]:
         """Tokens that end this request."""
         own = frozenset[int]() if request.sampling.ignore_eos else self._end_ids
         return own | set(request.sampling.stop_token_ids)
 
-    def release(self, sequences: Iterable[Sequence]) -> None:
-        """Drop the caches of sequences that are done."""
-        for sequence in sequences:
-            self._rows.pop(sequence, None)
+    def release(self, sequence: Sequence) -> None:
+        """Drop what is held for a sequence that is done."""
+        row = self._rows.pop(sequence, None)
+        if isinstance(row, Row) and row.slot is not None:
+            self._slots.release(row.slot)
+
+    def rebuild(self, launched: Launched | None) -> None:
+        """Forget every slot, and what a step that failed has stored: it may be half written."""
+        self._slots.clear()
+        for block in (*self._computed, *(launched.blocks if launched is not None else ())):
+            self._prefixes.discard(block)
+        self._computed = []
 
     @property
     def num_rows(self) -> int:
-        """Sequences whose caches are held."""
+        """Sequences that something is held for."""
         return len(self._rows)
 
-    def _decode(self, sequences: list[Sequence]) -> list[Sampled]:
-        rows = [row for each in sequences if isinstance(row := self._rows[each], Row)]
-        if not rows:
-            return []
-        ids = mx.concatenate([row.token for row in rows if row.token is not None], axis=0)
-        return [self._sample(self._forward(ids, rows)[:, 0], rows)]
+    @property
+    def num_slots(self) -> int:
+        """Slots in use."""
+        return self._slots.num_used
 
-    def _prefill(self, sequence: Sequence, chunk: int) -> list[Sampled]:
-        row = self._rows.get(sequence) or self._new_row(sequence.request)
-        self._rows[sequence] = row
-        if not isinstance(row, Row):
-            return []
-        hidden = self._forward(self._prompt_ids(sequence.request, row.cache, chunk), [row])
-        if sequence.prompt_left:
-            return []
-        if sequence.request.sampling.num_beams > 1:
-            ends = self.end_ids_of(sequence.request)
-            self._rows[sequence] = BeamRow(sequence.request, row.cache, self._model.logits(hidden[:, -1]), ends)
-            return []
-        return [self._sample(hidden[:, -1], [row])]
+    def _decode(self, step: Step, work: _Work) -> None:
+        pairs = [(each, row) for each in step.decode if isinstance(row := self._rows[each], Row)]
+        for sequence, row in pairs:
+            self._make_room(sequence, row.held)
+        # Rows of one slab stand together and in the order of their slots: they attend as one.
+        pairs.sort(key=lambda pair: (pair[1].held.slab.capacity, pair[1].held.slab.source_capacity, pair[1].held.index))
+        if pairs:
+            rows = [row for _, row in pairs]
+            ids = mx.concatenate([row.token for row in rows if row.token is not None], axis=0)
+            work.sequences += [sequence for sequence, _ in pairs]
+            work.sampled.append(self._sample(self._forward(ids, rows)[:, 0], rows))
+            # Evaluated on its own: a slab is written in place only while nothing that is still to be computed reads it.
+            mx.async_eval(work.sampled[-1].arrays, self._slots.arrays)  # type: ignore[no-untyped-call]  # mlx's stub lacks it
+        for sequence in step.decode:
+            if isinstance(row := self._rows[sequence], BeamRow):
+                row.advance(self._model)
+                work.searches.append((sequence, row))
 
-    def _prompt_ids(self, request: GenerationRequest, cache: SequenceCache, chunk: int) -> mx.array:
-        """The decoder's next input; an encoder-decoder model has its prompt read by the encoder instead."""
+    def _make_room(self, sequence: Sequence, slot: Slot) -> None:
+        if sequence.held is not None and sequence.held != (slot.slab.capacity, slot.slab.source_capacity):
+            self._slots.move(slot, sequence.held)
+
+    def _prefill(self, sequence: Sequence, chunk: int, work: _Work) -> None:
+        row = self._rows[sequence]
+        assert isinstance(row, Row)  # beams begin when the prompt is read
+        start = row.held.length
+        rows = Rows([row.held])
+        hidden = self._model(self._next_ids(sequence, row.held, chunk), rows)
+        rows.advance(hidden.shape[1])
+        work.marks.append(hidden[:, -1])
+        if sequence.prompt_left == 0 and sequence.searched:
+            self._start_search(sequence, row, hidden, work)
+            return
+        if sequence.prompt_left == 0:
+            work.sequences.append(sequence)
+            work.sampled.append(self._sample(hidden[:, -1], [row]))
+        blocks = self._cut_prompt(sequence, start, rows)
+        work.blocks += blocks
+        last = work.sampled[-1].arrays if sequence.prompt_left == 0 else []
+        mx.async_eval(last, work.marks[-1], self._slots.arrays, _arrays(blocks))  # type: ignore[no-untyped-call]  # mlx's stub lacks it
+
+    def _next_ids(self, sequence: Sequence, slot: Slot, chunk: int) -> mx.array:
+        """The decoder's next input; an encoder-decoder model has its prompt read by the encoder first."""
         if self._encoder is None:
-            return mx.array([request.prompt_ids[cache.length : cache.length + chunk]])
-        cache.source = self._encoder.encode(mx.array([request.prompt_ids]))
-        return mx.array([self._start_ids])
+            return mx.array([sequence.tokens[slot.length : slot.length + chunk]])
+        slot.store_source(self._encoder.encode(mx.array([sequence.request.prompt_ids])))
+        return mx.array([[*self._start_ids, *sequence.outputs]])
+
+    def _start_search(self, sequence: Sequence, row: Row, hidden: mx.array, work: _Work) -> None:
+        ends = self.end_ids_of(sequence.request)
+        search = BeamRow(sequence.request, row.held, self._model.logits(hidden[:, -1]), ends)
+        self._slots.release(row.held)
+        self._rows[sequence] = search
+        work.searches.append((sequence, search))
+
+    def _cut_prompt(self, sequence: Sequence, start: int, rows: Rows) -> list[Block[Content]]:
+        """Store the blocks that this piece of the prompt has completed, and the incomplete one at its end."""
+        if self._encoder is not None:
+            return []
+        size = self._prefixes.block_tokens
+        end = sequence.prefilled if sequence.prompt_left == 0 else sequence.prefilled - sequence.prefilled % size
+        return self._store(sequence.tokens, start, end, rows.tokens)
+
+    def _store(self, tokens: list[int], start: int, end: int, read: Any) -> list[Block[Content]]:
+        if not self._prefixes.limit_bytes:
+            return []
+        blocks = []
+        for first, last in list(self._prefixes.missing(tokens, start, end)):
+            content = cut(read(first, last))
+            block = self._prefixes.add(tokens[:last], content)
+            blocks += [block] if block is not None else []
+        mx.async_eval(_arrays(blocks))  # type: ignore[no-untyped-call]  # mlx's stub lacks it
+        return blocks
 
     def _forward(self, ids: mx.array, rows: list[Row]) -> mx.array:
-        view = Rows([row.cache for row in rows])
+        view = Rows([row.held for row in rows])
         hidden = self._model(ids, view)
         view.advance(ids.shape[1])
         return hidden
@@ -140,10 +277,13 @@ class Runner:
         return sampled
 
     def _new_row(self, request: GenerationRequest) -> Row:
-        planned = len(request.prompt_ids) + request.sampling.max_tokens
         context_ids = self._start_ids or request.prompt_ids
-        sampler = SamplerRow(request.sampling, context_ids, self.end_ids_of(request), self._vocab_size)
-        return Row(SequenceCache(self._model.windows, planned), sampler)
+        return Row(SamplerRow(request.sampling, context_ids, self.end_ids_of(request), self._vocab_size))
+
+
+def _arrays(blocks: Iterable[Block[Content]]) -> list[mx.array]:
+    contents = [block.content for block in blocks if block.content is not None]
+    return [stack for content in contents for stack in content.stacks]
 
 
 def _only_asked(token: SampledToken, sequence: Sequence) -> SampledToken:

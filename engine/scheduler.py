@@ -1,35 +1,78 @@
-"""Choose the sequences of the next step. Knows token counts; knows nothing of arrays, text or HTTP."""
+"""Choose the sequences of the next step. Knows token counts and bytes; knows nothing of arrays, text or HTTP."""
 
-from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from engine.cache.room import Room, capacity_for
+from engine.pace import Pace
 from engine.sequence import GenerationRequest
+
+_HEADROOM_TOKENS = 256  # of the answer, that a slot has room for from the start
+_AGEING_TOKENS_PER_SECOND = 200  # a second of waiting counts as so many tokens less served
+_SHARED_TOKENS = 16  # at the beginning of two prompts, from which on one waits for the other
+_PRIORITY_TOKENS = 2000  # a step of priority counts as so many tokens served, or ten seconds of waiting
 
 
 @dataclass(eq=False, slots=True)
 class Sequence:
     """One request on its way through the engine. Counts are tokens.
 
-    prefilled: prompt tokens whose keys and values are stored; set when the step is launched
-    sampled: tokens launched for sampling, read or not; delivered: tokens read and reported
+    arrival: seconds on the engine's clock
+    outputs: tokens read and reported
+    to_read: tokens whose keys and values must be stored before the next one can be sampled: the prompt, and after a
+        pause what was written so far
+    prefilled: how many of these are; set when the step is launched
+    sampled: tokens launched for sampling, read or not
+    served: prompt tokens computed for it
+    held: capacities of the slot it holds, or None
+    restored: prompt tokens that were found instead of computed
     finished: nothing of it is wanted any more
     """
 
     request: GenerationRequest
+    arrival: float = 0.0
+    outputs: list[int] = field(default_factory=list)
+    to_read: int = 0
     prefilled: int = 0
     sampled: int = 0
-    delivered: int = 0
+    served: int = 0
+    held: tuple[int, int] | None = None
+    begun: bool = False
+    restored: int = 0
     finished: bool = False
+
+    def __post_init__(self) -> None:
+        self.to_read = len(self.request.prompt_ids)
 
     @property
     def prompt_left(self) -> int:
-        """Prompt tokens that still have to be read."""
-        return len(self.request.prompt_ids) - self.prefilled
+        """Tokens that still have to be read before it decodes."""
+        return self.to_read - self.prefilled
 
     @property
     def complete(self) -> bool:
         """True when every token it may have is sampled or on its way."""
         return self.sampled >= self.request.sampling.max_tokens
+
+    @property
+    def tokens(self) -> list[int]:
+        """Prompt and answer so far."""
+        return [*self.request.prompt_ids, *self.outputs]
+
+    @property
+    def searched(self) -> bool:
+        """True when it is searched with beams instead of sampled."""
+        return self.request.sampling.num_beams > 1
+
+    def begins_like(self, other: "Sequence") -> bool:
+        """True when both prompts begin with the same tokens, enough of them to matter."""
+        ours, theirs = self.request.prompt_ids, other.request.prompt_ids
+        return len(ours) >= _SHARED_TOKENS and ours[:_SHARED_TOKENS] == theirs[:_SHARED_TOKENS]
+
+    def score(self, now: float) -> float:
+        """Who is served next: the lowest. Least served first, older before younger, as priority says."""
+        priority = self.request.priority * _PRIORITY_TOKENS
+        return self.served + priority - (now - self.arrival) * _AGEING_TOKENS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,54 +80,81 @@ class Step:
     """The work of one step.
 
     decode: sequences that get one more token
-    prefill: the sequence whose prompt is read on, or None; chunk: how many of its tokens
+    prefill: sequences whose prompts are read on, and how many tokens of each
     """
 
     decode: tuple[Sequence, ...] = ()
-    prefill: Sequence | None = None
-    chunk: int = 0
+    prefill: tuple[tuple[Sequence, int], ...] = ()
 
     @property
     def sequences(self) -> tuple[Sequence, ...]:
         """Everything that takes part."""
-        return self.decode if self.prefill is None else (*self.decode, self.prefill)
+        return (*self.decode, *(sequence for sequence, _ in self.prefill))
+
+    @property
+    def num_read(self) -> int:
+        """Prompt tokens."""
+        return sum(chunk for _, chunk in self.prefill)
 
 
 @dataclass(slots=True)
 class Scheduler:
-    """First come, first served, with at most `max_rows` sequences running.
+    """At most `max_rows` sequences run, as many as have room; their prompts are read at the pace that streams allow.
 
-    chunk_tokens: prompt tokens of one step while nobody decodes
-    shared_chunk_tokens: the same while somebody does, so that running streams are not held up
+    has_source: an encoder reads the prompt, at once; the decoder's own tokens are apart from it
+    begin: called when a sequence is first worked on; returns how many of its tokens are already there
+    pause: called when a sequence has to give its slot back; it is begun again later
     """
 
     max_rows: int
-    chunk_tokens: int
-    shared_chunk_tokens: int
-    _waiting: deque[Sequence] = field(default_factory=deque)
+    pace: Pace
+    room: Room
+    begin: Callable[[Sequence], int] = lambda _: 0
+    pause: Callable[[Sequence], None] = lambda _: None
+    has_source: bool = False
+    num_preemptions: int = 0
+    _waiting: list[Sequence] = field(default_factory=list)
     _running: list[Sequence] = field(default_factory=list)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence behind those that came before."""
+        """Queue a sequence."""
         self._waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, wherever it is."""
         sequence.finished = True
-        if sequence in self._running:
-            self._running.remove(sequence)
-        elif sequence in self._waiting:
-            self._waiting.remove(sequence)
+        self._give_back(sequence)
+        for queue in (self._running, self._waiting):
+            if sequence in queue:
+                queue.remove(sequence)
 
-    def next_step(self) -> Step:
-        """Admit what fits, and choose. Counts the chosen work as done."""
-        while self._waiting and len(self._running) < self.max_rows:
-            self._running.append(self._waiting.popleft())
-        decode = tuple(each for each in self._running if not each.prompt_left and not each.complete)
-        prefill = next((each for each in self._running if each.prompt_left), None)
-        step = Step(decode, prefill, self._chunk(prefill, bool(decode)))
-        self._count(step)
-        return step
+    def preempt(self, sequence: Sequence) -> None:
+        """Take a running sequence's slot; it waits, and what it had is read again."""
+        self._running.remove(sequence)
+        self._give_back(sequence)
+        self.pause(sequence)
+        sequence.begun, sequence.prefilled = False, 0
+        self._waiting.append(sequence)
+        self.num_preemptions += 1
+
+    def preempt_all(self) -> None:
+        """Preempt whoever runs, as when all slots are rebuilt; a search has its own keys and values and goes on."""
+        for sequence in [each for each in self._running if each.prompt_left or not each.searched]:
+            self.preempt(sequence)
+
+    def next_step(self, now: float) -> Step:
+        """Admit what fits, and choose. Counts the chosen work as done. now: seconds on the engine's clock."""
+        self._admit(now)
+        decode = self._with_room([each for each in self._running if not each.prompt_left and not each.complete], now)
+        prefill = self._prefill(len(decode), now)
+        for sequence in decode:
+            sequence.sampled += 1
+        return Step(tuple(decode), tuple(prefill))
+
+    @property
+    def running(self) -> tuple[Sequence, ...]:
+        """Sequences that have a slot."""
+        return tuple(self._running)
 
     @property
     def num_running(self) -> int:
@@ -96,14 +166,89 @@ class Scheduler:
         """Sequences that wait for a row."""
         return len(self._waiting)
 
-    def _chunk(self, prefill: Sequence | None, shared: bool) -> int:
-        if prefill is None:
-            return 0
-        return min(prefill.prompt_left, self.shared_chunk_tokens if shared else self.chunk_tokens)
+    def longest(self, request: GenerationRequest) -> tuple[int, int]:
+        """Tokens that a request may come to hold, and those of its source."""
+        prompt, answer = len(request.prompt_ids), request.sampling.max_tokens
+        return (1 + answer, prompt) if self.has_source else (prompt + answer, 0)
 
-    def _count(self, step: Step) -> None:
-        for sequence in step.decode:
-            sequence.sampled += 1
-        if step.prefill is not None:
-            step.prefill.prefilled += step.chunk
-            step.prefill.sampled += not step.prefill.prompt_left
+    def needed_bytes(self, request: GenerationRequest) -> int:
+        """Bytes that a request may come to hold."""
+        copies = request.sampling.num_beams + 1 if request.sampling.num_beams > 1 else 1
+        return copies * self.room.needed_bytes(*self.longest(request))
+
+    def _admit(self, now: float) -> None:
+        # A paused sequence's last token may not be read yet: what it has to read again is not known before.
+        ready = [each for each in self._waiting if each.sampled == len(each.outputs) or each.searched]
+        for sequence in sorted(ready, key=lambda each: each.score(now)):
+            if len(self._running) >= self.max_rows or not self._take(sequence):
+                return
+            self._waiting.remove(sequence)
+            self._running.append(sequence)
+            sequence.to_read = len(sequence.tokens)
+
+    def _take(self, sequence: Sequence) -> bool:
+        """Reserve a slot with room for the start; the whole of it for beams, which are never paused."""
+        longest, source = self.longest(sequence.request)
+        start = longest if sequence.searched else min(longest, longest - self._answer_left(sequence) + _HEADROOM_TOKENS)
+        extra = sequence.request.sampling.num_beams if sequence.searched else 0
+        if not self.room.fits(start, source, extra):
+            return False
+        sequence.held = self.room.take(start, source)
+        self.room.hold(extra * self.room.needed_bytes(start, source))
+        return True
+
+    def _answer_left(self, sequence: Sequence) -> int:
+        return sequence.request.sampling.max_tokens - len(sequence.outputs)
+
+    def _give_back(self, sequence: Sequence) -> None:
+        if sequence.held is None:
+            return
+        self.room.give_back(*sequence.held)
+        if sequence.searched:
+            self.room.hold(-sequence.request.sampling.num_beams * self.room.needed_bytes(*sequence.held))
+        sequence.held = None
+
+    def _with_room(self, decode: list[Sequence], now: float) -> list[Sequence]:
+        """Make room for one more token in every row. Where there is none, the row that is last in line gives way."""
+        for sequence in sorted(decode, key=lambda each: each.score(now)):
+            while sequence.held is not None and not self._grown(sequence):
+                victims = [each for each in self._running if not each.searched]
+                self.preempt(max(victims, key=lambda each: each.score(now)))
+        return [each for each in decode if each.held is not None]
+
+    def _grown(self, sequence: Sequence) -> bool:
+        assert sequence.held is not None  # asked of running sequences alone
+        capacity, source = sequence.held
+        needed = sequence.sampled + (1 if self.has_source else len(sequence.request.prompt_ids))
+        if needed <= capacity or sequence.searched:
+            return True
+        if not self.room.fits(capacity_for(needed), source):
+            return False
+        sequence.held = self.room.take(capacity_for(needed), source)
+        self.room.give_back(capacity, source)
+        return True
+
+    def _prefill(self, num_decoded: int, now: float) -> list[tuple[Sequence, int]]:
+        reading = sorted((each for each in self._running if each.prompt_left), key=lambda each: each.score(now))
+        begun = [each for each in reading if each.begun]
+        budget = self.pace.budget(num_decoded) if reading else 0
+        pieces: list[tuple[Sequence, int]] = []
+        for sequence in reading:
+            # What another sequence is reading need not be read twice: it will be found when that one is done.
+            if budget <= 0 or (not sequence.begun and any(sequence.begins_like(each) for each in begun)):
+                continue
+            self._begin(sequence)
+            begun.append(sequence)
+            chunk = sequence.prompt_left if self.has_source else min(sequence.prompt_left, budget)
+            budget -= chunk
+            sequence.prefilled += chunk
+            sequence.served += chunk
+            sequence.sampled += not sequence.prompt_left
+            pieces.append((sequence, chunk))
+        return pieces
+
+    def _begin(self, sequence: Sequence) -> None:
+        if not sequence.begun:
+            sequence.begun = True
+            sequence.prefilled = self.begin(sequence)
+            sequence.restored = sequence.restored or sequence.prefilled

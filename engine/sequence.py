@@ -14,11 +14,13 @@ class GenerationRequest:
 
     request_id: unique among the engine's live requests
     prompt_ids: token ids, used as given; at least one
+    priority: who comes first when not all can be served; lower before higher
     """
 
     request_id: str
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
 """What every test may use: the starter model where it is on disk, and a tiny random one that is always there."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,3 +27,48 @@ def starter_model() -> Path:
 def tiny_llama() -> Path:
     """A random Llama of a few hundred kilobytes, in Hugging Face's layout."""
     return _ROOT / "tests" / "parity" / "fixtures" / "llama"
+
+
+@pytest.fixture(scope="session")
+def long_model(tmp_path_factory) -> Callable[[str], Path]:
+    """A random model of tests/parity/fixtures by its name, with a context of 2,048 tokens."""
+
+    def make(name: str) -> Path:
+        path = tmp_path_factory.mktemp("models") / name
+        shutil.copytree(_ROOT / "tests" / "parity" / "fixtures" / name, path)
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def packable_model(long_model) -> Callable[[str], Path]:
+    """The same with heads of 32 numbers, which keys and values are quantised in, and random attention weights."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = long_model(name)
+            _widen_heads(made[name], 32)
+        return made[name]
+
+    return make
+
+
+def _widen_heads(path: Path, head_dim: int) -> None:
+    import mlx.core as mx
+
+    config = json.loads((path / "config.json").read_text())
+    factor = head_dim // config["head_dim"]
+    tensors, key = mx.load(str(path / "model.safetensors")), mx.random.key(0)
+    for name, array in tensors.items():
+        if ".self_attn." in name and not name.endswith("sinks"):
+            inward = ".o_proj." in name
+            shape = list(array.shape)
+            shape[1 if inward and array.ndim == 2 else 0] *= 1 if inward and array.ndim == 1 else factor
+            key, own = mx.random.split(key)
+            tensors[name] = mx.random.normal(shape, key=own) * 0.2
+    mx.save_safetensors(str(path / "model.safetensors"), tensors)
+    (path / "config.json").write_text(json.dumps(config | {"head_dim": head_dim}))

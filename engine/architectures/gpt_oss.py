@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import mlx.core as mx
 
-from engine.cache.live import Rows
+from engine.cache.rows import Rows
 from engine.config import ConfigReader
 from engine.layers.attention import HeadSizes, SelfAttention, join_heads, split_heads
 from engine.layers.causal import CausalLM, PreNormBlock

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from engine.cache.live import Rows
+from engine.cache.rows import Biases, Rows
 from engine.config import ConfigReader
 from engine.errors import CheckpointUnsupported
 from engine.layers.activations import ACTIVATIONS
@@ -95,7 +95,7 @@ class Block(Module):
         x = x + self.attention.o(join_heads(attended))
         return x + self.mlp(self.mlp_norm(x))
 
-    def decode(self, x: mx.array, rows: Rows, biases: list[mx.array]) -> mx.array:
+    def decode(self, x: mx.array, rows: Rows, biases: Biases) -> mx.array:
         """One decoder layer. biases: per row (1, num_heads, length, context)."""
         normed = self.attention_norm(x)
         queries, (keys, values) = self.attention.queries(normed), self.attention.keys_and_values(normed)
@@ -115,14 +115,15 @@ class Stack(Module):
         self._max_distance = config.count("relative_attention_max_distance", 128)
         self._bidirectional = not decoder
 
-    def bias(self, offset: int, length: int, context: int) -> mx.array:
-        """Biases between `length` queries from position `offset` on and keys 0 to context - 1.
+    def bias(self, offsets: int | mx.array, length: int, context: int) -> mx.array:
+        """Biases between `length` queries from position `offsets` on, one or one per row, and keys 0 to context - 1.
 
-        Returns (1, num_heads, length, context).
+        Returns (1 or rows, num_heads, length, context).
         """
-        distance = mx.arange(context)[None] - positions(offset, length)[:, None]
+        queries = positions(offsets, length).reshape(-1, length)
+        distance = mx.arange(context)[None, None] - queries[..., None]
         buckets = relative_buckets(distance, self._num_buckets, self._max_distance, bidirectional=self._bidirectional)
-        return self.block[0].attention.relative_attention_bias(buckets).transpose(2, 0, 1)[None]
+        return self.block[0].attention.relative_attention_bias(buckets).transpose(0, 3, 1, 2)
 
 
 class Model(EncoderDecoder):
@@ -162,7 +163,7 @@ class Model(EncoderDecoder):
     def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
         """ids: (rows, length) integers; returns (rows, length, hidden_size)."""
         x, length = self.shared(ids), ids.shape[1]
-        biases = [self.decoder.bias(offset, length, offset + length) for offset in rows.lengths]
+        biases = rows.biases(self.decoder.bias, length)
         for block in self.decoder.block:
             x = block.decode(x, rows, biases)
         return self.decoder.final_layer_norm(x)

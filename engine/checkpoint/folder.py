@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoint.json_object import parse_object, shown
+from engine.checkpoint.json_object import parse_list, parse_object, shown
 from engine.errors import CheckpointCorrupt, CheckpointNotFound
 
 _MAX_FILES = 10_000
@@ -21,8 +21,9 @@ _SHARED_BLOB = re.compile(r"[0-9a-f]{64}", re.ASCII)
 class ModelFolder:
     """A folder that holds one model. Only files inside it are opened, or the Hugging Face cache's blobs it links to."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, model: "ModelFolder | None" = None) -> None:
         self._root = _resolved(path)
+        self._model_root: Path = self._root if model is None else model._model_root
         self.name = self._root.name
 
     def names(self) -> list[str]:
@@ -52,20 +53,34 @@ class ModelFolder:
             raise CheckpointCorrupt(name, "it is a link to a place outside of the model's folder")
         return path
 
+    def folder(self, name: str) -> "ModelFolder":
+        """A folder inside of this one; its files may be where this one's may be. Raises as `file` does."""
+        path = self.file(name)
+        if not _resolved(path).is_relative_to(self._model_root):
+            raise CheckpointCorrupt(name, "it is a link to a place outside of the model's folder")
+        return ModelFolder(path, self)
+
     def json(self, name: str, max_bytes: int) -> dict[str, Any]:
         """A file's JSON object. Raises CheckpointNotFound and CheckpointCorrupt."""
+        return parse_object(self._read(name, max_bytes), name)
+
+    def json_list(self, name: str, max_bytes: int) -> list[Any]:
+        """A file's JSON list. Raises CheckpointNotFound and CheckpointCorrupt."""
+        return parse_list(self._read(name, max_bytes), name)
+
+    def _read(self, name: str, max_bytes: int) -> bytes:
         with open_file(self.file(name)) as file:
             text = file.read(max_bytes + 1)
         if len(text) > max_bytes:
             raise CheckpointCorrupt(name, f"it has more than {max_bytes} bytes")
-        return parse_object(text, name)
+        return text
 
     def _contains(self, target: Path) -> bool:
-        return target.is_relative_to(self._root) or self._is_cached_blob(target)
+        return target.is_relative_to(self._model_root) or self._is_cached_blob(target)
 
     def _is_cached_blob(self, target: Path) -> bool:
         """True for <cache>/models--x/blobs/* and <cache>/blobs/<two digits>/<hash>, seen from a snapshot folder."""
-        snapshots, repository = self._root.parent, self._root.parent.parent
+        snapshots, repository = self._model_root.parent, self._model_root.parent.parent
         if snapshots.name != "snapshots" or not repository.name.startswith("models--"):
             return False
         if target.parent == repository / "blobs":

@@ -1,12 +1,14 @@
-"""Parse JSON written by strangers into one object. Knows size, depth and duplicate keys; knows no key's meaning."""
+"""Parse JSON written by strangers, an object or a list. Knows size, depth and duplicate keys; knows no meanings."""
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.errors import CheckpointCorrupt
 
 _MAX_DEPTH = 64
+
+Top = TypeVar("Top", dict[str, Any], list[Any])
 
 
 def parse_object(text: bytes, file: str) -> dict[str, Any]:
@@ -15,20 +17,29 @@ def parse_object(text: bytes, file: str) -> dict[str, Any]:
     file: bare name, for the message
     Raises CheckpointCorrupt.
     """
-    try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=lambda pairs: _unique(pairs, file))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointCorrupt(file, f"it is not JSON ({_reason(error)})") from None
-    if not isinstance(value, dict):
-        raise CheckpointCorrupt(file, f"its JSON is a {type(value).__name__}, not an object")
-    _check_depth(value, file)
-    return value
+    return _parse(text, file, dict, "an object")
+
+
+def parse_list(text: bytes, file: str) -> list[Any]:
+    """The same for JSON whose top is a list."""
+    return _parse(text, file, list, "a list")
 
 
 def shown(text: object) -> str:
     """A name from a file, fit for a message: quoted, escaped, and cut at 80 characters."""
     quoted = ascii(text)
     return quoted if len(quoted) <= 80 else f"{quoted[:76]}...{quoted[0]}"
+
+
+def _parse(text: bytes, file: str, kind: type[Top], name: str) -> Top:
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=lambda pairs: _unique(pairs, file))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointCorrupt(file, f"it is not JSON ({_reason(error)})") from None
+    if not isinstance(value, kind):
+        raise CheckpointCorrupt(file, f"its JSON is a {type(value).__name__}, not {name}")
+    _check_depth(value, file)
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]], file: str) -> dict[str, Any]:
@@ -47,7 +58,7 @@ def _reason(error: Exception) -> str:
     )
 
 
-def _check_depth(value: dict[str, Any], file: str) -> None:
+def _check_depth(value: dict[str, Any] | list[Any], file: str) -> None:
     level: list[Any] = [value]
     for _ in range(_MAX_DEPTH):
         level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]

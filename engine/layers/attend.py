@@ -21,7 +21,8 @@ def attend(
 
     queries: (batch, num_heads, length, head_dim)
     keys, values: (batch, num_kv_heads, context, head_dim); context >= length
-    mask: None, "causal" (the last query sees every key), or bool or additive (..., length, context)
+    mask: None, "causal" (the last query sees every key), or bool or additive (length, context) or
+        (batch or 1, 1, length, context)
     sinks: (num_heads,) logits that join the softmax's denominator
     softcap: scores become softcap * tanh(scores / softcap) before the mask (Gemma 2)
     Returns (batch, num_heads, length, head_dim) in the dtype of queries.
@@ -62,6 +63,7 @@ def _attend_capped(
     if isinstance(mask, str):
         mask = causal_mask(length, context)
     if mask is not None:
+        mask = mask[:, :, None] if mask.ndim == 4 else mask
         scores = mx.where(mask, scores, -mx.inf) if mask.dtype == mx.bool_ else scores + mask
     weights = mx.softmax(scores, axis=-1, precise=True)
     return (weights @ values[:, :, None]).reshape(batch, num_heads, length, head_dim)

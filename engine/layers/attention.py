@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.cache.live import Rows
+from engine.cache.rows import Rows
 from engine.layers.linear import Linear
 from engine.layers.module import Module
 from engine.layers.rope import Rope

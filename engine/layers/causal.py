@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
-from engine.cache.live import Rows
+from engine.cache.rows import Rows
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import Architecture, Module
 

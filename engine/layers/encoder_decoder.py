@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.cache.live import Rows
+from engine.cache.rows import Rows
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attend import attend
 from engine.layers.attention import join_heads, split_heads

@@ -1,10 +1,13 @@
 """Matrix products with dense or packed weights: the seam between the architectures and the kernels."""
 
+from typing import Any
+
 import mlx.core as mx
 
 from engine.checkpoint.checkpoint import Quantization
 from engine.device import Device
 from engine.layers.module import Module
+from engine.layers.panels import PanelLayout, can_pack
 
 
 class Weight(Module):
@@ -12,6 +15,7 @@ class Weight(Module):
 
     weight: (..., rows, columns) in a float type; packed, (..., rows, columns * bits / 32) uint32
     scales, biases: (..., rows, columns / group_size), where it is packed; biases in affine mode only
+    With native kernels, `weight` holds all of it in panels (engine.layers.panels).
     """
 
     weight: mx.array
@@ -20,6 +24,8 @@ class Weight(Module):
 
     def __init__(self, *shape: int) -> None:
         self._quantization: Quantization | None = None
+        self._panels: PanelLayout | None = None
+        self._shape = shape
         self.weight = mx.zeros(shape)
 
     def expect_packed(self, quantization: Quantization) -> None:
@@ -34,7 +40,9 @@ class Weight(Module):
 
     def settle(self, device: Device) -> None:
         """Bring loaded arrays into the form this device computes with."""
-        if self._quantization is None:
+        if device.native is not None:
+            self._pack(device.native)
+        elif self._quantization is None:
             self.weight = device.in_precision(self.weight)
         elif device.kind == "cpu":
             self._expand()
@@ -44,6 +52,8 @@ class Weight(Module):
 
     def multiply(self, x: mx.array) -> mx.array:
         """x @ weight.T: (..., columns) to (..., rows)."""
+        if self._panels is not None:
+            return self._panels.multiply(x, [self.weight], [self._panels.rows], [None])[0]
         q = self._quantization
         if q is None:
             return x @ self.weight.T
@@ -53,6 +63,8 @@ class Weight(Module):
 
     def multiply_chosen(self, x: mx.array, chosen: mx.array) -> mx.array:
         """x @ weight[chosen].T, for a stack: x (..., 1 or n, 1, columns), chosen (..., n) to (..., n, 1, rows)."""
+        if self._panels is not None:
+            return self._panels.multiply_chosen(x, self.weight, chosen)
         q = self._quantization
         if q is None:
             return mx.gather_mm(x, self.weight.swapaxes(-1, -2), rhs_indices=chosen)
@@ -69,6 +81,8 @@ class Weight(Module):
 
     def take(self, ids: mx.array) -> mx.array:
         """Rows by number: (...) integers to (..., columns)."""
+        if self._panels is not None:
+            return self._panels.take(self.weight, ids)
         q = self._quantization
         if q is None:
             return self.weight[ids]
@@ -76,6 +90,22 @@ class Weight(Module):
         return mx.dequantize(
             self.weight[ids], self.scales[ids], biases, group_size=q.group_size, bits=q.bits, mode=q.mode
         )
+
+    def _pack(self, kernels: Any) -> None:
+        # Each weight is packed at once, so that only one of them is in memory twice.
+        if self._quantization is not None and not can_pack(self._quantization):
+            self._expand()
+        q = self._quantization
+        rows, columns = self._shape[-2:]
+        if q is None:
+            self._panels = PanelLayout(kernels, rows, columns, self.weight.dtype, None)
+            self.weight = self._panels.pack(self.weight)
+        else:
+            self._panels = PanelLayout(kernels, rows, columns, self.scales.dtype, q)
+            self.weight = self._panels.pack(self.weight, self.scales, self.biases)
+            self.biases = None
+            del self.scales
+        mx.eval(self.weight)
 
     def _expand(self) -> None:
         # MLX's packed product on x86 runs at about 2 GFLOP/s; a float32 copy with a BLAS is the quicker exact form.
@@ -105,8 +135,26 @@ class Linear(Weight):
             self.bias = device.in_precision(self.bias)
 
     def __call__(self, x: mx.array) -> mx.array:
+        if self._panels is not None:
+            return project(x, self)[0]
         y = self.multiply(x)
         return y + self.bias if self._biased else y
+
+    def panels(self) -> tuple[PanelLayout, mx.array, mx.array | None] | None:
+        """Layout, panels and bias for the native kernels; None without them."""
+        return None if self._panels is None else (self._panels, self.weight, self.bias if self._biased else None)
+
+
+def project(x: mx.array, *linears: Linear) -> list[mx.array]:
+    """Several projections of one input, in one call where the kernels allow it.
+
+    x: (..., columns); returns (..., rows) for each.
+    """
+    targets = [target for linear in linears if (target := linear.panels()) is not None]
+    if len(targets) < len(linears) or len({layout.shape_of_rows for layout, _, _ in targets}) > 1:
+        return [linear(x) for linear in linears]
+    layouts, panels, biases = zip(*targets, strict=True)
+    return layouts[0].multiply(x, panels, [layout.rows for layout in layouts], biases)
 
 
 class Embedding(Weight):

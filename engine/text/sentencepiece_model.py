@@ -1,54 +1,54 @@
-"""A vocabulary run by the `sentencepiece` library, from a `.model` file."""
+"""A vocabulary whose pieces a SentencePiece file has, under the ids that a family gives them."""
 
-import re
-from pathlib import Path
-
-import sentencepiece
+from collections.abc import Mapping
 
 from engine.errors import CheckpointCorrupt
+from engine.text.piece_file import PieceFile
+from engine.text.piece_layout import PieceLayout
+from engine.text.settings import AddedToken
+from engine.text.special_text import SpecialText
 from engine.text.subword import piece_bytes
-
-_MAX_FILE_BYTES = 64 << 20
 
 
 class SentencePieceVocabulary:
-    """A SentencePiece model, with special tokens found in the text before the library sees it.
+    """Pieces of a file, and tokens that are found in the text before it.
 
-    bos_id, eos_id: put around a text where the model expects them; None leaves them out
-    added: further tokens that the model file does not have
+    added: what the checkpoint's settings add to the layout, or describe otherwise
+    special_ids: the tokens that are left out of a decoded text
     """
 
     joins_bytes = True
-    metaspace = True
 
-    def __init__(self, file: Path, *, bos_id: int | None, eos_id: int | None, added: dict[int, str]) -> None:
-        if file.stat().st_size > _MAX_FILE_BYTES:
-            raise CheckpointCorrupt(file.name, f"it is larger than {_MAX_FILE_BYTES} bytes")
-        try:
-            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=file.read_bytes())
-        except RuntimeError:
-            raise CheckpointCorrupt(file.name, "it is not a SentencePiece model") from None
-        self._bos_id, self._eos_id = bos_id, eos_id
-        own = self._pieces.get_piece_size()
-        self.control_ids = frozenset(each for each in range(own) if self._pieces.is_control(each))
-        self._added = {token_id: text for token_id, text in added.items() if token_id >= own}
-        self.size = max([own - 1, *self._added]) + 1
-        self._ids = {text: token_id for token_id, text in self._added.items()}
-        self._ids |= {self._pieces.id_to_piece(each): each for each in self.control_ids}
-        spelled = sorted(filter(None, self._ids), key=len, reverse=True)
-        self._special = re.compile(f"({'|'.join(map(re.escape, spelled))})") if spelled else None
+    def __init__(self, file: PieceFile, layout: PieceLayout, added: Mapping[int, AddedToken]) -> None:
+        self._file, self._layout = file, layout
+        own = {token_id: file.pieces[place] for place, token_id in enumerate(layout.ids)}
+        own[layout.unknown_id] = file.pieces[file.unknown]
+        # A word that the file has itself is left to it: it may spell its spaces in its own way.
+        self._added = {
+            token_id: token
+            for token_id, token in (dict(layout.added) | dict(added)).items()
+            if token.special or token_id not in own
+        }
+        self._tokens = own | {token_id: token.text for token_id, token in self._added.items()}
+        self._ids = {text: token_id for token_id, text in self._tokens.items()}
+        self._ids |= {token.text: token_id for token_id, token in self._added.items()}
+        if len({token.text for token in self._added.values()}) < len(self._added):
+            raise CheckpointCorrupt(file.name, "one of the tokens added to it has two ids")
+        self.size = max(self._tokens) + 1
+        self.special_ids = frozenset(token_id for token_id, token in self._added.items() if token.special)
+        self._special = SpecialText(self._added)
+        self._apart = SpecialText({i: self._added[i] for i in layout.ids if i in self.special_ids})
 
     def encode(self, text: str, *, add_special_tokens: bool, parse_special: bool) -> list[int]:
         """Token ids of a text."""
-        parts = self._special.split(text) if parse_special and self._special else [text]
-        ids: list[int] = []
-        for part in filter(None, parts):
-            known = self._ids.get(part) if parse_special else None
-            ids += self._pieces.encode(part) if known is None else [known]
-        if not add_special_tokens:
-            return ids
-        before = [] if self._bos_id is None else [self._bos_id]
-        return before + ids + ([] if self._eos_id is None else [self._eos_id])
+        ids = self._find(text, parse_special=parse_special)
+        return self._layout.frame.around(ids) if add_special_tokens else ids
+
+    def encode_pair(self, first: str, second: str, *, parse_special: bool) -> tuple[list[int], list[int]]:
+        """Ids of two texts with the special tokens around them, and their types, which are all 0."""
+        found = [self._find(text, parse_special=parse_special) for text in (first, second)]
+        ids = self._layout.frame.around_pair(*found)
+        return ids, [0] * len(ids)
 
     def decode(self, ids: list[int]) -> str:
         """Text of all these tokens."""
@@ -56,18 +56,25 @@ class SentencePieceVocabulary:
 
     def token(self, token_id: int) -> str | None:
         """The token as the vocabulary spells it."""
-        if 0 <= token_id < self._pieces.get_piece_size():
-            return str(self._pieces.id_to_piece(token_id))
-        return self._added.get(token_id)
+        return self._tokens.get(token_id)
 
     def token_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it."""
-        if token in self._ids:
-            return self._ids[token]
-        token_id: int = self._pieces.piece_to_id(token)
-        return None if token_id == self._pieces.unk_id() and token != self.token(token_id) else token_id
+        return self._ids.get(token)
 
     def token_bytes(self, token_id: int) -> bytes:
         """What the token adds to a text in which it is not the first."""
-        token = self.token(token_id) or ""
-        return token.encode() if token_id in self._added or token_id in self.control_ids else piece_bytes(token)
+        token = self._tokens.get(token_id, "")
+        return token.encode() if token_id in self._added else piece_bytes(token)
+
+    def _find(self, text: str, *, parse_special: bool) -> list[int]:
+        ids: list[int] = []
+        for part in self._special.cut(text, parse_special=parse_special):
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                ids += self._find_pieces(part, spaced=not (ids and self._layout.continues))
+        return ids
+
+    def _find_pieces(self, text: str, *, spaced: bool) -> list[int]:
+        return [self._layout.ids[place] for place in self._file.find(text, spaced=spaced)]

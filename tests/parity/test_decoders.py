@@ -7,7 +7,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.cache.live import Rows, SequenceCache
+from engine.cache.layout import Dense
+from engine.cache.room import Room, TokenBytes
+from engine.cache.rows import Rows
+from engine.cache.slots import Slot, SlotPool, lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.device import prepare_device
 from engine.model import CausalModel, architecture_names, build_model
@@ -33,13 +36,13 @@ def case(request):
     return model, open_checkpoint(path), np.array(reference["input_ids"]).reshape(-1), np.array(reference["logits"])
 
 
-def new_cache(case) -> SequenceCache:
+def new_slot(case) -> Slot:
     model, _, ids, _ = case
-    return SequenceCache(model.windows, planned_length=len(ids))
+    return lone_slot(model.windows, Dense(), len(ids))
 
 
-def forward(model: CausalModel, ids: np.ndarray, cache: SequenceCache) -> np.ndarray:
-    rows = Rows([cache])
+def forward(model: CausalModel, ids: np.ndarray, slot: Slot) -> np.ndarray:
+    rows = Rows([slot])
     hidden = model(mx.array(ids)[None], rows)
     rows.advance(len(ids))
     return np.array(model.logits(hidden)[0])
@@ -47,9 +50,9 @@ def forward(model: CausalModel, ids: np.ndarray, cache: SequenceCache) -> np.nda
 
 def chunked(case, sizes: list[int]) -> np.ndarray:
     model, _, ids, _ = case
-    cache, logits, start = new_cache(case), [], 0
+    slot, logits, start = new_slot(case), [], 0
     for size in sizes:
-        logits.append(forward(model, ids[start : start + size], cache))
+        logits.append(forward(model, ids[start : start + size], slot))
         start += size
     assert start == len(ids)
     return np.concatenate(logits)
@@ -79,12 +82,16 @@ def test_token_by_token_agrees(case):
 
 def test_rows_of_different_lengths_decode_together_as_they_do_alone(case):
     model, _, ids, _ = case
-    caches = [new_cache(case) for _ in range(3)]
-    lengths = [5, len(ids) - 4, 17]
-    for cache, length in zip(caches, lengths, strict=True):
-        forward(model, ids[:length], cache)
+    pool = SlotPool(model.windows, Dense(), room := Room(TokenBytes(1)))
+    # The fourth row leaves a hole in the slab, and the last is in a slab of its own.
+    lengths, sizes = [5, len(ids) - 4, 3, 17, 9], [256, 256, 256, 256, 512]
+    slots = [pool.take(room.take(size), len(ids)) for size in sizes]
+    for slot, length in zip(slots, lengths, strict=True):
+        forward(model, ids[:length], slot)
+    pool.release(slots.pop(2))
+    lengths.pop(2)
     for step in range(3):
-        rows = Rows(caches)
+        rows = Rows(slots)
         hidden = model(mx.array([[int(ids[length + step])] for length in lengths]), rows)
         rows.advance(1)
         logits = np.array(model.logits(hidden)[:, 0])

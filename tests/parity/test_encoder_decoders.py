@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from engine import Engine
-from engine.cache.live import Rows, SequenceCache
+from engine.cache.layout import Dense
+from engine.cache.rows import Rows
+from engine.cache.slots import lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.device import prepare_device
 from engine.model import build_model
@@ -43,10 +45,10 @@ def engine(path) -> Engine:
 
 def decode(path: Path, reference: dict[str, np.ndarray], sizes: list[int]) -> np.ndarray:
     model = build_model(open_checkpoint(path), prepare_device())
-    cache, start, logits = SequenceCache(model.windows, planned_length=64), 0, []
-    cache.source = model.encode(mx.array(reference["input_ids"])[None])
+    slot, start, logits = lone_slot(model.windows, Dense(), 64, len(reference["input_ids"])), 0, []
+    slot.store_source(model.encode(mx.array(reference["input_ids"])[None]))
     for size in sizes:
-        rows = Rows([cache])
+        rows = Rows([slot])
         hidden = model(mx.array(reference["decoder_input_ids"][start : start + size])[None], rows)
         rows.advance(size)
         logits.append(np.array(model.logits(hidden)[0]))

@@ -1,0 +1,211 @@
+"""Blocks of keys and values in files, which survive a restart. Knows content and names; the tree above it is prefix.py.
+
+A file is named by the digest of its tokens and all before them, under a folder per model and format. It is written to a
+temporary name and renamed. Whatever is wrong with a file makes it a miss, and the file is removed.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import queue
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from engine.cache.blocks import Content
+from engine.cache.prefix import Block
+
+_log = logging.getLogger(__name__)
+
+_MAGIC = b"BRKV0001"
+_DIGEST_BYTES = 32
+_LENGTH = struct.Struct("<I")
+_LONGEST_HEADER = 1 << 16
+_SUFFIX = ".kv"
+_QUEUED_BLOCKS = 64
+_DTYPES = {str(dtype).removeprefix("mlx.core."): dtype for dtype in (mx.float32, mx.float16, mx.bfloat16, mx.uint32)}
+
+DiskBlock = Block[Content]
+
+
+class DiskTier:
+    """A folder of blocks under a byte budget, the least recently used of which go first.
+
+    folder: of one model in one format; nobody else writes there
+    limit_bytes: of all files together
+    num_damaged: files that were refused
+
+    One thread writes; what it cannot keep up with is not kept. Reading is done by whoever asks.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self.num_damaged = 0
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        self._sizes: dict[str, int] = {}
+        self._queue: queue.Queue[tuple[str, list[bytes | memoryview]] | None] = queue.Queue(_QUEUED_BLOCKS)
+        self._lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._thread = threading.Thread(target=self._write_for_ever, name="prefix store writer", daemon=True)
+        self._thread.start()
+
+    def write(self, block: DiskBlock) -> None:
+        """Queue a block for writing; its content must be computed."""
+        if block.content is None:
+            return
+        try:
+            self._queue.put_nowait((_name(block), _frame(block, block.content)))
+        except queue.Full:
+            block.stored = False
+
+    def read(self, block: DiskBlock) -> Content | None:
+        """The content, or None when the file is gone, damaged or another's."""
+        path = self._path(_name(block))
+        try:
+            data = path.read_bytes()
+            os.utime(path)
+            return _content(data, block)
+        except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+            self._refuse(path, error)
+            return None
+
+    def known(self) -> Iterator[list[tuple[int, ...]]]:
+        """What the folder holds: for every block its tokens and those of the blocks before it, parents first."""
+        headers: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for path in self._files():
+            try:
+                parent, tokens = _read_header(path)
+                headers[path.name.removesuffix(_SUFFIX)] = parent, tokens
+                self._sizes[path.name] = path.stat().st_size
+            except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+                self._refuse(path, error)
+        paths: dict[str, list[tuple[int, ...]]] = {"": []}
+        waiting: dict[str, list[str]] = {}
+        for name, (parent, _) in headers.items():
+            waiting.setdefault(parent, []).append(name)
+        ready = [""]
+        while ready:
+            parent = ready.pop()
+            for name in waiting.get(parent, []):
+                paths[name] = [*paths[parent], headers[name][1]]
+                yield paths[name]
+                ready.append(name)
+
+    def close(self) -> None:
+        """Write what is queued, and stop."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _path(self, name: str) -> Path:
+        return self._folder / (name + _SUFFIX)
+
+    def _files(self) -> list[Path]:
+        """Oldest use first; what a killed writer left is removed."""
+        found = []
+        for path in self._folder.iterdir():
+            if path.suffix == _SUFFIX and path.is_file() and not path.is_symlink():
+                found.append((path.stat().st_mtime_ns, path))
+            elif path.name.startswith("."):
+                path.unlink(missing_ok=True)
+        return [path for _, path in sorted(found)]
+
+    def _refuse(self, path: Path, error: Exception) -> None:
+        if isinstance(error, FileNotFoundError):
+            return
+        self.num_damaged += 1
+        _log.warning("a stored block is of no use: %s", type(error).__name__)
+        path.unlink(missing_ok=True)
+
+    def _write_for_ever(self) -> None:
+        while (item := self._queue.get()) is not None:
+            try:
+                self._write_file(*item)
+            except OSError as error:
+                _log.warning("a block could not be stored: %s", error.strerror)
+
+    def _write_file(self, name: str, parts: list[bytes | memoryview]) -> None:
+        path = self._path(name)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            file.writelines(parts)
+        temporary.replace(path)
+        self._sizes[path.name] = sum(len(part) for part in parts)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        if sum(self._sizes.values()) <= self._limit_bytes:
+            return
+        for path in self._files():
+            if sum(self._sizes.values()) <= 0.9 * self._limit_bytes:
+                return
+            path.unlink(missing_ok=True)
+            self._sizes.pop(path.name, None)
+
+
+def _name(block: DiskBlock) -> str:
+    """A digest of the block's tokens and all before them."""
+    digest = ""
+    for each in block.path:
+        digest = hashlib.sha256(digest.encode() + np.array(each.tokens, np.int64).tobytes()).hexdigest()
+    return digest
+
+
+def _frame(block: DiskBlock, content: Content) -> list[bytes | memoryview]:
+    """Magic, digest of the rest, length of the header, header, arrays."""
+    arrays = [np.array(stack.view(mx.uint8), copy=False).data.cast("B") for stack in content.stacks]
+    header = json.dumps(
+        {
+            "parent": _name(block.parent) if block.parent is not None and block.parent.parent is not None else "",
+            "tokens": block.tokens,
+            "order": content.order,
+            "stacks": [[str(stack.dtype).removeprefix("mlx.core."), list(stack.shape)] for stack in content.stacks],
+        }
+    ).encode()
+    rest: list[bytes | memoryview] = [_LENGTH.pack(len(header)), header, *arrays]
+    digest = hashlib.sha256()
+    for part in rest:
+        digest.update(part)
+    return [_MAGIC, digest.digest(), *rest]
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    """The header, and where the arrays begin."""
+    start = len(_MAGIC) + _DIGEST_BYTES + _LENGTH.size
+    if len(data) < start or data[: len(_MAGIC)] != _MAGIC:
+        raise ValueError("not a block")
+    (length,) = _LENGTH.unpack_from(data, start - _LENGTH.size)
+    if length > _LONGEST_HEADER or start + length > len(data):
+        raise ValueError("header past the end")
+    return json.loads(data[start : start + length]), start + length
+
+
+def _read_header(path: Path) -> tuple[str, tuple[int, ...]]:
+    with path.open("rb") as file:
+        header, _ = _header(file.read(_LONGEST_HEADER + 1024))
+    parent, tokens = header["parent"], tuple(header["tokens"])
+    if not isinstance(parent, str) or not tokens or not all(isinstance(token, int) for token in tokens):
+        raise ValueError("header of another kind")
+    return parent, tokens
+
+
+def _content(data: bytes, block: DiskBlock) -> Content:
+    header, start = _header(data)
+    digest = hashlib.sha256(memoryview(data)[len(_MAGIC) + _DIGEST_BYTES :]).digest()
+    if digest != data[len(_MAGIC) : len(_MAGIC) + _DIGEST_BYTES]:
+        raise ValueError("checksum")
+    if tuple(header["tokens"]) != block.tokens:
+        raise ValueError("other tokens")
+    stacks = []
+    for name, shape in header["stacks"]:
+        dtype = _DTYPES[name]
+        num_bytes = dtype.size * int(np.prod(shape))
+        raw = np.frombuffer(data, np.uint8, num_bytes, start)
+        stacks.append(mx.array(raw).view(dtype).reshape(shape))
+        start += num_bytes
+    return Content(tuple(stacks), tuple(header["order"]))

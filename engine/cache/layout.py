@@ -1,0 +1,74 @@
+"""How keys and values lie in memory: as computed, or quantised along each head. Knows planes, no rows and no slots.
+
+A plane is one array of a layer, (..., tokens, width). A layer has the same planes for every token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import mlx.core as mx
+
+from engine.errors import CheckpointUnsupported
+
+Planes = list[mx.array]
+
+
+class Layout(Protocol):
+    """Turns keys and values into planes and back."""
+
+    def planes(self, keys: mx.array, values: mx.array) -> Planes:
+        """keys, values: (..., tokens, head_dim)."""
+
+    def keys_and_values(self, planes: Sequence[mx.array]) -> tuple[mx.array, mx.array]:
+        """The way back, as near as the layout keeps them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """Two planes: keys and values themselves."""
+
+    def planes(self, keys: mx.array, values: mx.array) -> Planes:
+        """keys, values: (..., tokens, head_dim)."""
+        return [keys, values]
+
+    def keys_and_values(self, planes: Sequence[mx.array]) -> tuple[mx.array, mx.array]:
+        """The planes."""
+        return planes[0], planes[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """Six planes: packed integers, scales and biases of keys, then of values, in groups along each head.
+
+    bits: 8 or 4
+    """
+
+    bits: int
+
+    def planes(self, keys: mx.array, values: mx.array) -> Planes:
+        """keys, values: (..., tokens, head_dim). Raises CheckpointUnsupported for a head that has no whole groups."""
+        group_sizes = [_group_size(keys.shape[-1]), _group_size(values.shape[-1])]
+        pairs = zip((keys, values), group_sizes, strict=True)
+        return [plane for array, size in pairs for plane in mx.quantize(array, group_size=size, bits=self.bits)]
+
+    def keys_and_values(self, planes: Sequence[mx.array]) -> tuple[mx.array, mx.array]:
+        """Dequantised keys and values."""
+        return self._dequantised(planes[:3]), self._dequantised(planes[3:])
+
+    def _dequantised(self, planes: Sequence[mx.array]) -> mx.array:
+        packed, scales, biases = planes
+        group_size = packed.shape[-1] * 32 // self.bits // scales.shape[-1]
+        return mx.dequantize(packed, scales, biases, group_size=group_size, bits=self.bits)
+
+
+def layout_for(kv_bits: int | None) -> Layout:
+    """The layout for `--kv-bits`: None leaves keys and values as they are."""
+    return Dense() if kv_bits is None else Quantised(kv_bits)
+
+
+def _group_size(head_dim: int) -> int:
+    for size in (64, 32):
+        if head_dim % size == 0:
+            return size
+    raise CheckpointUnsupported("head_dim", head_dim, "multiples of 32 with quantised keys and values")

@@ -1,0 +1,149 @@
+"""Keys and values of several sequences in shared arrays, one slot each. Knows places, nothing of rows or schedules.
+
+A slab has room for `capacity` tokens per slot. A layer that sees everything has a place per token; a layer with a
+sliding window has a ring of `window` places at most (arXiv:2310.06825), where token t is at place t modulo window.
+"""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from engine.cache.layout import Layout, Planes
+
+
+class LayerSlab:
+    """One layer's planes, (num_slots, heads, places, width) each; made when the first tokens arrive.
+
+    window: tokens this layer sees, or None for all
+    """
+
+    def __init__(self, num_slots: int, capacity: int, window: int | None) -> None:
+        self.num_slots = num_slots
+        self.window = window
+        self.places = capacity if window is None else min(capacity, window)
+        self.planes: Planes = []
+
+    def write_each(self, slots: mx.array, places: mx.array, planes: Planes) -> None:
+        """Store one token per row. slots, places: (rows,); planes: (rows, heads, 1, width)."""
+        self._make(planes)
+        for own, new in zip(self.planes, planes, strict=True):
+            own[slots, :, places] = new[:, :, 0]
+
+    def write(self, slot: int, place: int, planes: Sequence[mx.array]) -> None:
+        """Store tokens of one slot from a place on. planes: (1, heads, length, width)."""
+        self._make(planes)
+        for own, new in zip(self.planes, planes, strict=True):
+            own[slot : slot + 1, :, place : place + new.shape[2]] = new
+
+    def read(self, slot: int, start: int, end: int) -> Planes:
+        """Places `start` to `end` of one slot: (1, heads, end - start, width)."""
+        return [plane[slot : slot + 1, :, start:end] for plane in self.planes]
+
+    def tokens(self, slot: int, start: int, end: int) -> Planes:
+        """Tokens `start` to `end` in order of time; all of them must still be there."""
+        if self.window is None or end <= self.window:
+            return self.read(slot, start, end)
+        first, last = start % self.window, (end - 1) % self.window + 1
+        if first < last:
+            return self.read(slot, first, last)
+        halves = zip(self.read(slot, first, self.window), self.read(slot, 0, last), strict=True)
+        return [mx.concatenate([*pair], axis=2) for pair in halves]
+
+    def write_tokens(self, slot: int, start: int, planes: Sequence[mx.array]) -> None:
+        """Store tokens from position `start` on; a ring keeps the newest. planes: (1, heads, length, width)."""
+        end = start + planes[0].shape[2]
+        if self.window is None or end <= self.window:
+            self.write(slot, start, planes)
+            return
+        start = max(start, end - self.window)
+        planes = [plane[:, :, -(end - start) :] for plane in planes]
+        first = start % self.window
+        before_wrap = min(self.window - first, end - start)
+        self.write(slot, first, [plane[:, :, :before_wrap] for plane in planes])
+        if before_wrap < end - start:
+            self.write(slot, 0, [plane[:, :, before_wrap:] for plane in planes])
+
+    def with_slots(self, slots: mx.array) -> None:
+        """Take these slots, in this order, as the new ones; numbers may repeat."""
+        self.num_slots = slots.size
+        self.planes = [plane[slots] for plane in self.planes]
+
+    def with_room(self, num_slots: int, capacity: int) -> "LayerSlab":
+        """A copy with more slots, or more places each."""
+        grown = LayerSlab(num_slots, capacity, self.window)
+        for plane in self.planes:
+            room = mx.zeros((num_slots, plane.shape[1], grown.places, plane.shape[3]), plane.dtype)
+            room[: plane.shape[0], :, : plane.shape[2]] = plane
+            grown.planes.append(room)
+        return grown
+
+    def _make(self, like: Sequence[mx.array]) -> None:
+        if not self.planes:
+            shape = (self.num_slots, like[0].shape[1], self.places)
+            self.planes = [mx.zeros((*shape, plane.shape[3]), plane.dtype) for plane in like]
+
+
+class Slab:
+    """All layers' keys and values of some sequences, and in encoder-decoder models those of their sources.
+
+    capacity: tokens per slot; source_capacity: the same of the source, 0 where there is none
+    windows: per layer the number of tokens it sees, or None for all
+    """
+
+    def __init__(
+        self,
+        num_slots: int,
+        capacity: int,
+        source_capacity: int,
+        windows: Sequence[int | None],
+        layout: Layout,
+    ) -> None:
+        self.num_slots = num_slots
+        self.capacity = capacity
+        self.source_capacity = source_capacity
+        self.layout = layout
+        self.layers = [LayerSlab(num_slots, capacity, window) for window in windows]
+        self.sources = [LayerSlab(num_slots, source_capacity, None) for _ in windows] if source_capacity else []
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """All planes, for evaluation."""
+        return [plane for layer in (*self.layers, *self.sources) for plane in layer.planes]
+
+    def add_slots(self, num_slots: int) -> None:
+        """Have this many slots from now on; those in use keep their numbers."""
+        self.num_slots = num_slots
+        self.layers = [layer.with_room(num_slots, self.capacity) for layer in self.layers]
+        self.sources = [layer.with_room(num_slots, self.source_capacity) for layer in self.sources]
+
+    def add_capacity(self, capacity: int) -> None:
+        """Have room for this many tokens per slot."""
+        self.capacity = capacity
+        self.layers = [layer.with_room(self.num_slots, capacity) for layer in self.layers]
+
+    def copied(self, slot: int, num_slots: int) -> "Slab":
+        """A slab of its own in which every slot holds what this one's `slot` does."""
+        copy = Slab(num_slots, self.capacity, self.source_capacity, [each.window for each in self.layers], self.layout)
+        chosen = mx.array([slot] * num_slots)
+        for ours, theirs in zip((*self.layers, *self.sources), (*copy.layers, *copy.sources), strict=True):
+            theirs.planes = [plane[chosen] for plane in ours.planes]
+        return copy
+
+    def reorder(self, slots: Sequence[int]) -> None:
+        """Continue with the contents of these slots, in this order; a slot may be taken more than once.
+
+        Sources are the same in all slots that are taken, and stay.
+        """
+        order = mx.array([*slots])
+        for layer in self.layers:
+            layer.with_slots(order)
+
+    def move(self, slot: int, target: "Slab", target_slot: int, length: int) -> None:
+        """Copy one sequence of `length` tokens into another slab."""
+        for ours, theirs in zip(self.layers, target.layers, strict=True):
+            stored = length if ours.window is None else min(length, ours.window)
+            if ours.planes and stored:
+                theirs.write(target_slot, 0, ours.read(slot, 0, stored))
+        for ours, theirs in zip(self.sources, target.sources, strict=True):
+            if ours.planes:
+                theirs.write(target_slot, 0, ours.read(slot, 0, self.source_capacity))

@@ -1,0 +1,71 @@
+"""Weights in the layout of the native kernels: what is in the array, and which kernel reads it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from engine.checkpoint.checkpoint import Quantization
+
+_GROUP_SIZES = (32, 64, 128)
+_AFFINE_BITS = (2, 3, 4, 5, 6, 8)
+
+
+def can_pack(quantization: Quantization) -> bool:
+    """True when there are kernels for this quantisation."""
+    if quantization.mode == "affine":
+        return quantization.bits in _AFFINE_BITS and quantization.group_size in _GROUP_SIZES
+    return quantization.mode == "mxfp4" and quantization.group_size == 32
+
+
+@dataclass(frozen=True, slots=True)
+class PanelLayout:
+    """What an array of panels holds: (..., rows / 16, bytes) uint8 for a weight of (..., rows, columns).
+
+    dtype: of dense values, or of the scales of packed ones
+    quantization: None where the values are dense
+    """
+
+    kernels: Any
+    rows: int
+    columns: int
+    dtype: mx.Dtype
+    quantization: Quantization | None
+
+    @property
+    def shape_of_rows(self) -> tuple[Any, ...]:
+        """What two weights must have in common to be multiplied in one call."""
+        return self.columns, self.dtype, self.quantization
+
+    def pack(self, weight: mx.array, scales: mx.array | None = None, biases: mx.array | None = None) -> mx.array:
+        """Panels of a dense weight, or of MLX's packed arrays."""
+        q = self.quantization
+        if q is None:
+            return self.kernels.pack_dense(weight)
+        return self.kernels.pack_packed(weight, scales, biases, q.group_size, q.bits, q.mode)
+
+    def multiply(
+        self, x: mx.array, panels: Sequence[mx.array], rows: Sequence[int], biases: Sequence[mx.array | None]
+    ) -> list[mx.array]:
+        """x @ weight.T + bias for weights of one layout, which may differ in their number of rows."""
+        kernel = self.kernels.multiply_dense if self.quantization is None else self.kernels.multiply_packed
+        return kernel(x, panels, rows, biases, *self._arguments)
+
+    def multiply_chosen(self, x: mx.array, stack: mx.array, chosen: mx.array) -> mx.array:
+        """x @ stack[chosen].T: x (..., 1 or n, 1, columns), chosen (..., n) to (..., n, 1, rows)."""
+        dense = self.quantization is None
+        kernel = self.kernels.multiply_dense_chosen if dense else self.kernels.multiply_packed_chosen
+        return kernel(x, stack, chosen, self.rows, *self._arguments)
+
+    def take(self, panels: mx.array, ids: mx.array) -> mx.array:
+        """Rows by number, in float32: (...) integers to (..., columns)."""
+        kernel = self.kernels.take_dense if self.quantization is None else self.kernels.take_packed
+        return kernel(panels, ids, self.rows, *self._arguments)
+
+    @property
+    def _arguments(self) -> tuple[Any, ...]:
+        q = self.quantization
+        if q is None:
+            return self.columns, self.dtype
+        return self.columns, q.group_size, q.bits, q.mode, self.dtype

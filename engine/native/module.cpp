@@ -1,0 +1,17 @@
+// The extension module: one bind function per file.
+#include <nanobind/nanobind.h>
+
+#include "lanes.hpp"
+
+namespace bramley {
+void bind_matmul(nanobind::module_& module);
+void bind_panels(nanobind::module_& module);
+void bind_threads(nanobind::module_& module);
+}  // namespace bramley
+
+NB_MODULE(kernels, module) {
+  module.attr("path") = bramley::kPath;
+  bramley::bind_matmul(module);
+  bramley::bind_panels(module);
+  bramley::bind_threads(module);
+}

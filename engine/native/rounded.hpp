@@ -1,0 +1,41 @@
+// Activations as 16-bit integers, one scale per group. Rounding to 15 bits keeps a product within 1e-4 of its norm.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "panels.hpp"
+
+namespace bramley {
+
+constexpr int kUnit = 32;
+
+// Rows of activations: values[(unit * rows + row) * 32 + i] in units of 32 columns, factors[(group * rows + row) * 2].
+// The two factors are the scale, and the scale times the sum of the group's integers.
+// Pairs of values lie in the order in which the kernels take a word apart.
+class RoundedRows {
+ public:
+  RoundedRows(const PanelLayout& layout, int rows);
+
+  // Rounds the rows [begin, end) of x; rows from `present` on are zeros.
+  void read(const float* x, int begin, int end, int present);
+
+  // Copies one row of another set of the same layout.
+  void copy_row(int row, const RoundedRows& from, int source);
+
+  int number() const { return rows_; }
+  static int bytes_per_column() { return sizeof(int16_t); }
+  const int16_t* values() const { return values_.get(); }
+  const float* factors() const { return factors_.get(); }
+
+ private:
+  void round_group(const float* x, int16_t* values, float* factors) const;
+  size_t stride() const { return static_cast<size_t>(rows_) * kUnit; }  // between units
+
+  PanelLayout layout_;
+  int rows_;
+  std::unique_ptr<int16_t[]> values_;
+  std::unique_ptr<float[]> factors_;
+};
+
+}  // namespace bramley
