@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from engine import blas
 from engine.errors import KernelsUnavailable
+from engine.settings import Kernels
 
 _BLAS = blas.preload()  # must precede the first import of mlx, or the bundled BLAS is used
 
@@ -13,9 +14,6 @@ import mlx.core as mx  # noqa: E402  # after the BLAS, see above
 from engine.native.load import load_kernels  # noqa: E402  # loads mlx too
 
 _CPU_CACHE_BYTES = 1 << 30
-
-# Which kernels to use on the CPU: those for this machine, or a lower path of the same code, or none.
-Kernels = Literal["native", "avx2", "portable", "off"]
 
 
 @dataclass(frozen=True, slots=True)

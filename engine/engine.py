@@ -4,11 +4,11 @@ One thread owns an engine: MLX's streams belong to the thread that loads the mod
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 from engine.cache.blocks import Content, block_tokens
 from engine.cache.disk import DiskTier
@@ -18,7 +18,7 @@ from engine.cache.room import Room
 from engine.cache.slots import SlotPool
 from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from engine.checkpoint.fingerprint import fingerprint
-from engine.device import Device, Kernels, prepare_device
+from engine.device import Device, prepare_device
 from engine.errors import CheckpointUnsupported, ContextLengthExceeded, MemoryExceeded, ParameterInvalid
 from engine.footprint import free_bytes, measure
 from engine.layers.module import EncoderDecoder
@@ -29,6 +29,7 @@ from engine.sampling.params import SamplingParams
 from engine.scheduler import Scheduler, Step
 from engine.scheduler import Sequence as Row
 from engine.sequence import FinishReason, GenerationRequest, SampledToken, StepOutput
+from engine.settings import EngineSettings, EngineStats, ModelInfo
 
 _log = logging.getLogger(__name__)
 _UNLIMITED_CONTEXT = 2048  # for models whose positions are relative and have no end of their own
@@ -43,85 +44,6 @@ _NOT_WITH_BEAMS = (
     "logprobs",
 )
 _STEP_FAILED = "The engine failed while computing this request; it was not finished."
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """How an engine runs, whatever the model.
-
-    max_rows: sequences that run at once
-    prefill_chunk_tokens: prompt tokens read per step, at most
-    max_gap_ms: how long a running stream may wait for its next token while others' prompts are read
-    kv_bits: 8 or 4 keeps keys and values quantised; None keeps them as computed
-    kv_bytes: of keys and values of running sequences, at most; None takes what the machine has to spare
-    prefix_bytes: of those kept for sequences to come, in memory; None is a quarter of kv_bytes, 0 keeps nothing
-    context_length: upper bound on the model's own; None leaves it
-    kernels, threads: see engine.device.prepare_device
-    before_launch: called with every step before it is computed; what it raises fails that step (fault injection)
-    """
-
-    max_rows: int = 16
-    prefill_chunk_tokens: int = 512
-    max_gap_ms: float = 200.0
-    kv_bits: int | None = None
-    kv_bytes: int | None = None
-    prefix_bytes: int | None = None
-    prefix_folder: Path | None = None
-    prefix_disk_bytes: int = 4 << 30
-    context_length: int | None = None
-    kernels: Kernels = "native"
-    threads: int | None = None
-    before_launch: Callable[[Step], None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What is loaded and how it runs. Lengths are tokens.
-
-    kind: "decoder" continues its prompt; "encoder-decoder" reads it apart and writes from a fresh start
-    context_length: prompt and answer together, as far as memory allows; each for itself where an encoder reads the
-        prompt
-    """
-
-    model_type: str
-    kind: Literal["decoder", "encoder-decoder"]
-    context_length: int
-    vocab_size: int
-    num_layers: int
-    weight_bytes: int
-    quantization: str
-    device: str
-    dtype: str
-    blas: str
-    kernels: str
-    advice: str
-
-    def room(self, prompt_tokens: int) -> int:
-        """Tokens that may be generated after a prompt of this length."""
-        return self.context_length - (1 if self.kind == "encoder-decoder" else prompt_tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """The state of an engine. Bytes are of keys and values; tokens are counted since the start.
-
-    kv_bytes, kv_limit_bytes: of running sequences, now and at most
-    prefix_bytes, prefix_blocks: kept for sequences to come
-    queried_tokens, found_tokens: prompt tokens that were looked up in the prefix store, and that were there
-    num_preemptions: how often a sequence gave its slot back before its end
-    num_damaged: files of the prefix store that were refused
-    """
-
-    num_running: int
-    num_waiting: int
-    kv_bytes: int
-    kv_limit_bytes: int
-    prefix_bytes: int
-    prefix_blocks: int
-    queried_tokens: int
-    found_tokens: int
-    num_preemptions: int
-    num_damaged: int
 
 
 class Engine:

@@ -11,6 +11,7 @@ EngineError
 │   ├── MemoryExceeded           not even an idle engine has room for the request's keys and values
 │   └── TemplateFailed           the chat template refused the messages
 ├── KernelsUnavailable           the native kernels cannot be built or loaded; never fatal
+├── NotFinite                    a model's output is no number: its weights or its input are at fault
 └── StepFailed                   a step raised; the rows in it are lost, the engine goes on
 """
 
@@ -94,6 +95,15 @@ class TemplateFailed(RequestError):
 
     def __init__(self, message: str) -> None:
         super().__init__("messages", message)
+
+
+class NotFinite(EngineError):
+    """What the model made of an input is not a finite number. `index` is the input's, `param` the field it came in."""
+
+    def __init__(self, param: str, index: int) -> None:
+        super().__init__(f"The model's output for {param}[{index}] is not a finite number; nothing of it is sent.")
+        self.param = param
+        self.index = index
 
 
 class StepFailed(EngineError):

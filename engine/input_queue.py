@@ -66,6 +66,10 @@ class InputQueue:
         self._take(batch)
         return batch
 
+    def holds(self, request_id: str) -> bool:
+        """True while an input of this request waits."""
+        return request_id in self._turns
+
     @property
     def num_inputs(self) -> int:
         """Inputs that wait."""

@@ -22,6 +22,8 @@ Progress = Callable[[int, int], None]
 
 # Model types that are another's architecture under a name of their own.
 _SHARED_ARCHITECTURES = {"mt5": "t5", "xlm-roberta": "roberta"}
+# Encoder-decoders whose encoder is also published by itself: their file has an EncoderModel too.
+_WITH_LONE_ENCODER = ("t5",)
 
 
 class CausalModel(Protocol):
@@ -100,7 +102,9 @@ def _architecture(checkpoint: Checkpoint) -> type[Any]:
     if name not in architecture_names():
         raise CheckpointUnsupported("model_type", name, ", ".join(architecture_names()))
     file = _SHARED_ARCHITECTURES.get(name, name)
-    architecture: type[Any] = importlib.import_module(f"engine.architectures.{file}").Model
+    alone = file in _WITH_LONE_ENCODER and not any(name.startswith("decoder.") for name in checkpoint.tensors)
+    module = importlib.import_module(f"engine.architectures.{file}")
+    architecture: type[Any] = module.EncoderModel if alone else module.Model
     return architecture
 
 

@@ -41,7 +41,7 @@ class Pooling:
         """
         skipped = [0] * len(lengths) if self._pools_prompt else prompt_lengths
         places = mx.arange(hidden.shape[1])
-        mask = (places < mx.array(lengths)[:, None]) & (places >= mx.array(skipped)[:, None])
+        mask = (places < mx.array(list(lengths))[:, None]) & (places >= mx.array(list(skipped))[:, None])
         hidden = mx.where(mask[..., None], hidden.astype(mx.float32), 0)
         pooled = mx.concatenate([pool(hidden, mask) for pool in self._pools], axis=-1)
         for dense in self._dense:

@@ -74,6 +74,12 @@ class SentenceSettings:
     dimensions: tuple[int, ...] | None = None
     sigmoid: bool | None = None
 
+    def allows(self, dimensions: int, own: int) -> bool:
+        """True when a vector of `own` numbers may be had with so many."""
+        if dimensions == own:
+            return True
+        return self.dimensions is not None and dimensions < own and dimensions in (self.dimensions or (dimensions,))
+
 
 def read_sentence_settings(checkpoint: Checkpoint) -> SentenceSettings:
     """Read the files beside the weights.

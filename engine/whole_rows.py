@@ -52,7 +52,7 @@ class WholeRows(Rows):
     def _mask(self, length: int, window: int | None) -> Mask:
         if not self._both_ways:
             return "causal" if window is None or window >= length else causal_mask(length, length, window)
-        visible = mx.arange(length) < mx.array(self._lengths)[:, None, None, None]
+        visible = mx.arange(length) < mx.array(list(self._lengths))[:, None, None, None]
         if window is None:
             return visible
         places = mx.arange(length)

@@ -66,6 +66,34 @@ def serve(
         int | None,
         typer.Option(help="Requests that run or wait, per model.", min=1, show_default="1024"),
     ] = None,
+    max_rows: Annotated[int | None, typer.Option(help="Requests that run at once.", min=1, show_default="16")] = None,
+    max_gap_ms: Annotated[
+        float | None,
+        typer.Option(help="Longest pause of a stream while other prompts are read.", min=10, show_default="200"),
+    ] = None,
+    kv_bits: Annotated[
+        int | None,
+        typer.Option(help="Keep keys and values in 8 or 4 bits.", min=4, max=8, show_default="as computed"),
+    ] = None,
+    kv_gb: Annotated[
+        float | None,
+        typer.Option(help="Memory for keys and values of running requests.", show_default="what is to spare"),
+    ] = None,
+    prefix_gb: Annotated[
+        float | None,
+        typer.Option(help="Memory for those of earlier requests; 0 keeps none.", show_default="a quarter of kv-gb"),
+    ] = None,
+    prefix_disk_gb: Annotated[
+        float | None,
+        typer.Option(help="Disk for the same, over restarts; 0 keeps none.", show_default="4"),
+    ] = None,
+    kernels: Annotated[
+        str | None,
+        typer.Option(help="On Linux: native, avx2, portable, or off for MLX's own.", show_default="native"),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Of the kernels, on Linux.", min=1, show_default="one per CPU")
+    ] = None,
     api_keys_file: Annotated[
         Path | None,
         typer.Option(help="File of API keys, one per line; BRAMLEY_API_KEYS holds keys too.", show_default=False),
@@ -99,6 +127,14 @@ def serve(
         context_length=context_length,
         default_max_tokens=default_max_tokens,
         max_queue=max_queue,
+        max_rows=max_rows,
+        max_gap_ms=max_gap_ms,
+        kv_bits=kv_bits,
+        kv_gb=kv_gb,
+        prefix_gb=prefix_gb,
+        prefix_disk_gb=prefix_disk_gb,
+        kernels=kernels,
+        threads=threads,
         api_keys_file=api_keys_file,
         allowed_hosts=tuple(allowed_host) if allowed_host else None,
         allowed_origins=tuple(allowed_origin) if allowed_origin else None,

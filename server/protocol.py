@@ -5,11 +5,14 @@ Plain values only, no pickle. A frame is 4 bytes of little-endian length and tha
 
 import socket
 import struct
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from engine.sequence import GenerationRequest, StepOutput
+from engine.settings import EngineSettings
 
 MAX_FRAME_BYTES = 256 * 2**20
 _LENGTH = struct.Struct("<I")
@@ -73,6 +76,19 @@ ToWorker = Submit | Cancel
 ToParent = Ready | Loading | LoadFailed | Outputs | Refused | Heartbeat
 
 _encoder = msgspec.msgpack.Encoder()
+
+
+def encode_settings(settings: EngineSettings) -> str:
+    """An engine's settings as one argument of the worker's command line."""
+    plain = {name: value for name, value in asdict(settings).items() if name != "before_launch"}
+    return msgspec.json.encode(plain, enc_hook=str).decode()
+
+
+def decode_settings(text: str) -> EngineSettings:
+    """The way back. Raises ValueError for anything else."""
+    plain = msgspec.json.decode(text, type=dict[str, Any])
+    folder = plain.pop("prefix_folder", None)
+    return EngineSettings(**plain, prefix_folder=None if folder is None else Path(folder))
 
 
 def encode_frame(message: ToWorker | ToParent) -> bytes:

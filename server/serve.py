@@ -86,7 +86,7 @@ def _served(
     return ServedModel(
         stored.id,
         stored.path,
-        Supervisor(stored.id, stored.path, command=command, limits=limits),
+        Supervisor(stored.id, stored.path, command=command, limits=limits, engine=settings.engine()),
         aliases=(*stored.aliases, name),
         created=stored.created,
         context_length=settings.context_length,

@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from platformdirs import user_data_path
+from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from engine.settings import EngineSettings, Kernels
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -33,6 +35,13 @@ class Settings(BaseSettings):
     context_length: tokens of prompt and answer together; None takes the model's own
     default_max_tokens: for chat requests that set none; None goes on until the context ends
     max_queue: HTTP requests that generate or wait, per model
+    max_rows: sequences that run at once; the rest waits
+    max_gap_ms: how long a running stream may wait for its next token while others' prompts are read
+    kv_bits: 8 or 4 keeps keys and values quantised
+    kv_gb: memory for keys and values of running requests, in 10^9 bytes; None takes what the machine has to spare
+    prefix_gb: memory for those of earlier requests; None is a quarter of kv_gb, 0 keeps none
+    prefix_folder, prefix_disk_gb: where they are also kept for later runs, and how much; 0 keeps none
+    kernels, threads: of the CPU: "off" leaves MLX's own; None is one thread per usable CPU
     """
 
     model_config = SettingsConfigDict(
@@ -48,6 +57,16 @@ class Settings(BaseSettings):
     models_dir: Path = Field(default_factory=_default_models_dir)
     context_length: int | None = Field(default=None, ge=1)
     default_max_tokens: int | None = Field(default=None, ge=1)
+
+    max_rows: int = Field(default=16, ge=1, le=256)
+    max_gap_ms: float = Field(default=200.0, ge=10)
+    kv_bits: Literal[4, 8] | None = None
+    kv_gb: float | None = Field(default=None, gt=0)
+    prefix_gb: float | None = Field(default=None, ge=0)
+    prefix_folder: Path = Field(default_factory=lambda: user_cache_path("bramley") / "prefixes")
+    prefix_disk_gb: float = Field(default=4.0, ge=0)
+    kernels: Kernels = "native"
+    threads: int | None = Field(default=None, ge=1, le=1024)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
@@ -82,7 +101,7 @@ class Settings(BaseSettings):
     def _split_commas(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
-    @field_validator("models_dir", "api_keys_file", "hf_home", "hf_hub_cache", "xdg_cache_home")
+    @field_validator("models_dir", "prefix_folder", "api_keys_file", "hf_home", "hf_hub_cache", "xdg_cache_home")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()
@@ -94,6 +113,21 @@ class Settings(BaseSettings):
             return self.hf_hub_cache
         cache_home = self.xdg_cache_home or Path.home() / ".cache"
         return (self.hf_home or cache_home / "huggingface") / "hub"
+
+    def engine(self) -> EngineSettings:
+        """What a worker's engine is told."""
+        return EngineSettings(
+            max_rows=self.max_rows,
+            max_gap_ms=self.max_gap_ms,
+            kv_bits=self.kv_bits,
+            kv_bytes=None if self.kv_gb is None else int(self.kv_gb * 1e9),
+            prefix_bytes=None if self.prefix_gb is None else int(self.prefix_gb * 1e9),
+            prefix_folder=self.prefix_folder if self.prefix_disk_gb else None,
+            prefix_disk_bytes=int(self.prefix_disk_gb * 1e9),
+            context_length=self.context_length,
+            kernels=self.kernels,
+            threads=self.threads,
+        )
 
     def keys(self) -> tuple[str, ...]:
         """All API keys in clear text, read anew from the file. Raises OSError when the file cannot be read."""

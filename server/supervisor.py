@@ -19,6 +19,7 @@ from typing import Any, Literal
 import msgspec
 
 from engine.sequence import GenerationRequest, StepOutput
+from engine.settings import EngineSettings
 from server import protocol
 from server.errors import ModelLoading, ModelUnavailable, Overloaded, Refused, ShuttingDown, WorkerDied
 from server.settings import worker_environment
@@ -64,11 +65,11 @@ class Health:
 class Child:
     """A worker process and the parent's end of the socket it lives on."""
 
-    def __init__(self, command: Sequence[str], path: Path) -> None:
+    def __init__(self, command: Sequence[str], path: Path, settings: EngineSettings) -> None:
         self.connection, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(path)],
+                [*command, str(theirs.fileno()), str(path), protocol.encode_settings(settings)],
                 pass_fds=[theirs.fileno()],
                 env=worker_environment(),
                 stdin=subprocess.DEVNULL,
@@ -94,12 +95,19 @@ class Supervisor:
     """
 
     def __init__(
-        self, name: str, path: Path, *, command: Sequence[str] = WORKER_COMMAND, limits: Limits | None = None
+        self,
+        name: str,
+        path: Path,
+        *,
+        command: Sequence[str] = WORKER_COMMAND,
+        limits: Limits | None = None,
+        engine: EngineSettings | None = None,
     ) -> None:
         self.name = name
         self._path = path
         self._command = command
         self._limits = limits or Limits()
+        self._engine = engine or EngineSettings()
         self._child: Child | None = None
         self._life: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -136,7 +144,7 @@ class Supervisor:
 
     def spawn(self) -> Child:
         """Start the process. Nobody listens to it before `start`."""
-        self._child = Child(self._command, self._path)
+        self._child = Child(self._command, self._path, self._engine)
         self._progress = (0, 0)
         self._failure = ""
         self._silent_ticks = 0

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from engine.errors import CheckpointError, RequestError
+from engine.settings import EngineSettings
 from server import protocol
 
 if TYPE_CHECKING:
@@ -82,9 +83,13 @@ class Pulse:
 
 
 class Inbox:
-    """Messages from the parent, in order. The process ends the moment the parent has gone, whatever it is doing."""
+    """Messages from the parent, in order. The process ends the moment the parent has gone, whatever it is doing.
+
+    at_end: called before; it has as long as the parent waits for the process
+    """
 
     def __init__(self, link: Link) -> None:
+        self.at_end: Callable[[], None] | None = None
         self._link = link
         self._messages: queue.SimpleQueue[protocol.ToWorker] = queue.SimpleQueue()
 
@@ -94,7 +99,11 @@ class Inbox:
             while (message := self._link.receive()) is not None:
                 self._messages.put(message)
         finally:
-            os._exit(0)
+            try:
+                if self.at_end is not None:
+                    self.at_end()
+            finally:
+                os._exit(0)
 
     def drain(self, *, wait: bool) -> Iterator[protocol.ToWorker]:
         """All messages that are there; with `wait`, at least one."""
@@ -104,7 +113,7 @@ class Inbox:
             yield self._messages.get()
 
 
-def load(path: Path, link: Link, pulse: Pulse) -> "Engine | None":
+def load(path: Path, settings: EngineSettings, link: Link, pulse: Pulse) -> "Engine | None":
     """Load the model and say so, or say why not."""
     from engine.engine import Engine  # noqa: PLC0415  # mlx starts here, on the thread that steps it, under a watched socket
 
@@ -118,7 +127,7 @@ def load(path: Path, link: Link, pulse: Pulse) -> "Engine | None":
             link.send(protocol.Loading(done_bytes, total_bytes))
 
     try:
-        engine = Engine(path, on_progress=report)
+        engine = Engine(path, settings, on_progress=report)
     except CheckpointError as error:
         link.send(protocol.LoadFailed(type(error).__name__, str(error)))
         return None
@@ -158,14 +167,15 @@ def main(arguments: list[str]) -> int:
     # A terminal's Ctrl-C and a service manager's SIGTERM reach the whole group; the parent decides when answers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    descriptor, path = arguments
+    descriptor, path, settings = arguments
     link = Link(socket.socket(fileno=int(descriptor)))
     inbox, pulse = Inbox(link), Pulse(link)
     for run in (inbox.fill_for_ever, pulse.beat_for_ever):
         threading.Thread(target=run, name=run.__qualname__, daemon=True).start()
-    engine = load(Path(path), link, pulse)
+    engine = load(Path(path), protocol.decode_settings(settings), link, pulse)
     if engine is None:
         return EXIT_LOAD_FAILED
+    inbox.at_end = engine.close
     work(engine, inbox, link, pulse)
     return 0
 

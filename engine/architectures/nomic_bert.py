@@ -70,7 +70,8 @@ class Model(Encoder):
         self.max_length = config.count("max_position_embeddings", 2048)
         rope = Rope(config.rope(self.hidden_size // config.count("num_attention_heads"), 1000.0))
         self.words = Embedding(config.count("vocab_size"), self.hidden_size)
-        self.types = Embedding(config.count("type_vocab_size", 2), self.hidden_size)
+        self.num_types = config.count("type_vocab_size", 2)
+        self.types = Embedding(self.num_types, self.hidden_size)
         self.embedding_norm = LayerNorm(self.hidden_size, config.number("layer_norm_eps", 1e-12))
         self.layers = [Block(config, rope) for _ in range(config.count("num_hidden_layers"))]
 

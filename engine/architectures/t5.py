@@ -4,10 +4,10 @@ import mlx.core as mx
 
 from engine.cache.rows import Biases, Rows
 from engine.config import ConfigReader
-from engine.errors import CheckpointUnsupported
 from engine.layers.activations import ACTIVATIONS
-from engine.layers.attend import attend
+from engine.layers.attend import attend, with_bias
 from engine.layers.attention import join_heads, split_heads
+from engine.layers.encoder import Encoder
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import EncoderDecoder, Module
 from engine.layers.norm import RMSNorm
@@ -143,8 +143,6 @@ class Model(EncoderDecoder):
         self._tied = not config.stores("lm_head.weight")
         if not self._tied:
             self.lm_head = Linear(hidden_size, vocab_size)
-        if not config.flag("is_encoder_decoder", default=True):
-            raise CheckpointUnsupported("is_encoder_decoder", False, "true for generation with model_type 't5'")
 
     @property
     def windows(self) -> list[int | None]:
@@ -180,4 +178,30 @@ class Model(EncoderDecoder):
         for theirs, ours in _DECODER_PARTS if name.startswith("decoder.") else _ENCODER_PARTS:
             if theirs in name:
                 return name.replace(theirs, ours)
+        return name
+
+
+class EncoderModel(Encoder):
+    """The encoder by itself, as embedders have it."""
+
+    def __init__(self, config: ConfigReader) -> None:
+        self.hidden_size = config.count("d_model")
+        self.max_length = config.count("n_positions", 2048)  # positions are relative: they have no end of their own
+        self.shared = Embedding(config.count("vocab_size"), self.hidden_size)
+        self.encoder = Stack(config, config.count("num_layers"), decoder=False)
+
+    def __call__(self, ids: mx.array, mask: mx.array, types: mx.array) -> mx.array:
+        """See Encoder; there are no kinds of text."""
+        x, length = self.shared(ids), ids.shape[1]
+        bias = with_bias(mask[:, None, None], self.encoder.bias(0, length, length))
+        for block in self.encoder.block:
+            x = block.encode(x, bias)
+        return self.encoder.final_layer_norm(x)
+
+    def rename(self, name: str) -> str | None:
+        """As in the whole model."""
+        if name == "encoder.embed_tokens.weight":
+            return None
+        for theirs, ours in _ENCODER_PARTS:
+            name = name.replace(theirs, ours)
         return name

@@ -20,11 +20,13 @@ class Encoder(Architecture):
 
     max_length: tokens of the longest text; hidden_size: of a token's vector
     num_labels: outputs of the classifier on top; 0 without one
+    num_types: kinds of text that tokens may be marked with
     """
 
     max_length: int
     hidden_size: int
     num_labels: int = 0
+    num_types: int = 0
 
     def __call__(self, ids: mx.array, mask: mx.array, types: mx.array) -> mx.array:
         """Vectors of all tokens.
@@ -129,6 +131,7 @@ class PostNormEncoder(Encoder):
         self.max_length = spec.num_positions - spec.position_offset
         self.hidden_size = spec.hidden_size
         self.num_labels = spec.num_labels if spec.classifier else 0
+        self.num_types = spec.num_types
 
     def __call__(self, ids: mx.array, mask: mx.array, types: mx.array) -> mx.array:
         """See Encoder."""

@@ -20,6 +20,24 @@ def can_pack(quantization: Quantization) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Around:
+    """What one call of a kernel does besides the product.
+
+    norm, eps: a root-mean-square norm of x before it; norm is (columns,)
+    residual: added to the result
+    activation: of two products, the result is activation(first) * second
+    """
+
+    norm: mx.array | None = None
+    eps: float = 0.0
+    residual: mx.array | None = None
+    activation: str | None = None
+
+
+NOTHING = Around()
+
+
+@dataclass(frozen=True, slots=True)
 class PanelLayout:
     """What an array of panels holds: (..., rows / 16, bytes) uint8 for a weight of (..., rows, columns).
 
@@ -46,11 +64,18 @@ class PanelLayout:
         return self.kernels.pack_packed(weight, scales, biases, q.group_size, q.bits, q.mode)
 
     def multiply(
-        self, x: mx.array, panels: Sequence[mx.array], rows: Sequence[int], biases: Sequence[mx.array | None]
+        self,
+        x: mx.array,
+        panels: Sequence[mx.array],
+        rows: Sequence[int],
+        biases: Sequence[mx.array | None],
+        around: Around = NOTHING,
     ) -> list[mx.array]:
         """x @ weight.T + bias for weights of one layout, which may differ in their number of rows."""
         kernel = self.kernels.multiply_dense if self.quantization is None else self.kernels.multiply_packed
-        return kernel(x, panels, rows, biases, *self._arguments)
+        return kernel(
+            x, panels, rows, biases, *self._arguments, around.norm, around.eps, around.residual, around.activation
+        )
 
     def multiply_chosen(self, x: mx.array, stack: mx.array, chosen: mx.array) -> mx.array:
         """x @ stack[chosen].T: x (..., 1 or n, 1, columns), chosen (..., n) to (..., n, 1, rows)."""

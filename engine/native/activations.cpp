@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "activation.hpp"
 #include "primitive.hpp"
 #include "strided.hpp"
 #include "rows.hpp"
@@ -102,6 +103,8 @@ mx::array activate(const std::string& function, const mx::array& gate, const std
 }
 
 }  // namespace
+
+Activate find_activation(const std::string& name) { return find_function(name); }
 
 void bind_activations(nanobind::module_& module) {
   namespace nb = nanobind;

@@ -16,24 +16,17 @@ class OrderedRows {
  public:
   OrderedRows(const DenseOperand& operand, int rows);
 
-  void read(const float* x, int begin, int end, int present) {
-    for (int row = begin; row < end; ++row) {
-      for (int unit = 0; unit < units_; ++unit) {
-        float* values = values_.get() + place(unit, row);
-        const int start = unit * kUnit, count = std::min(kUnit, columns_ - start);
-        if (row < present) {
-          std::copy_n(x + static_cast<size_t>(row) * columns_ + start, count, values);
-        } else {
-          std::fill_n(values, count, 0.0f);
-        }
-      }
-    }
+  void read(int row, const float* x) {
+    for (int unit = 0; unit < units_; ++unit) std::copy_n(x + unit * kUnit, present(unit), values_.get() + place(unit, row));
+  }
+
+  void clear(int row) {
+    for (int unit = 0; unit < units_; ++unit) std::fill_n(values_.get() + place(unit, row), present(unit), 0.0f);
   }
 
   void copy_row(int row, const OrderedRows& from, int source) {
     for (int unit = 0; unit < units_; ++unit) {
-      const int count = std::min(kUnit, columns_ - unit * kUnit);
-      std::copy_n(from.values_.get() + from.place(unit, source), count, values_.get() + place(unit, row));
+      std::copy_n(from.values_.get() + from.place(unit, source), present(unit), values_.get() + place(unit, row));
     }
   }
 
@@ -42,6 +35,7 @@ class OrderedRows {
   const float* values(int row) const { return values_.get() + place(0, row); }
 
  private:
+  int present(int unit) const { return std::min(kUnit, columns_ - unit * kUnit); }
   size_t place(int unit, int row) const { return (static_cast<size_t>(unit) * rows_ + row) * kUnit; }
 
   int columns_, units_, rows_;
@@ -96,7 +90,7 @@ void multiply_panels(const DenseLayout& layout, const Block<OrderedRows>& block,
   }
   for (int row = 0; row < block.present; ++row) {
     for (int panel = 0; panel < panels; ++panel) {
-      write_lanes(block.outs[row], load(results[row][panel]), target, first + panel);
+      write_lanes(block, row, load(results[row][panel]), target, first + panel);
     }
   }
 }
@@ -152,8 +146,9 @@ OrderedRows::OrderedRows(const DenseOperand& operand, int rows)
 
 }  // namespace
 
-void multiply(const DenseLayout& layout, const float* x, int rows, const std::vector<Target>& targets) {
-  multiply_targets(DenseOperand{layout}, x, rows, targets);
+void multiply(const DenseLayout& layout, const float* x, int rows, const Surroundings& around,
+              const std::vector<Target>& targets) {
+  multiply_targets(DenseOperand{layout}, x, rows, around, targets);
 }
 
 void multiply_chosen(const DenseLayout& layout, const float* x, int sources, const uint8_t* stack, int stacked,

@@ -19,7 +19,8 @@ struct DenseLayout {
 };
 
 // As for packed weights.
-void multiply(const DenseLayout& layout, const float* x, int rows, const std::vector<Target>& targets);
+void multiply(const DenseLayout& layout, const float* x, int rows, const Surroundings& around,
+              const std::vector<Target>& targets);
 void multiply_chosen(const DenseLayout& layout, const float* x, int sources, const uint8_t* stack, int stacked,
                            int rows, const uint32_t* chosen, int count, float* out);
 

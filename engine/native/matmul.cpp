@@ -4,9 +4,11 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "activation.hpp"
 #include "dense_product.hpp"
 #include "layout.hpp"
 #include "packed_product.hpp"
@@ -16,36 +18,73 @@
 namespace bramley {
 namespace {
 
-// Inputs: x, the panels of each target, the biases of those that have one. One output per target.
+// What a call asks for besides x and the panels. Biases: one or none per target.
+struct Extras {
+  std::vector<std::optional<mx::array>> biases;
+  std::optional<mx::array> norm;
+  float eps;
+  std::optional<mx::array> residual;
+  Activate activate;
+};
+
+// Inputs: x, the panels of each target, the biases of those that have one, the norm's factors, the residual.
+// One output per target, or one of two targets that are joined by an activation function.
 template <class Layout>
 class Matmul : public CpuPrimitive {
  public:
-  Matmul(mx::Stream stream, Layout layout, std::vector<bool> biased)
-      : CpuPrimitive(stream), layout_(layout), biased_(std::move(biased)) {}
+  Matmul(mx::Stream stream, Layout layout, std::vector<int> rows, const Extras& extras)
+      : CpuPrimitive(stream),
+        layout_(layout),
+        rows_(std::move(rows)),
+        normed_(extras.norm.has_value()),
+        residual_(extras.residual.has_value()),
+        eps_(extras.eps),
+        activate_(extras.activate) {
+    for (const auto& bias : extras.biases) biased_.push_back(bias.has_value());
+  }
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const Strided<float> x(inputs[0]);
     const int rows = static_cast<int>(x.size() / layout_.columns);
-    std::vector<Target> targets;
-    size_t next_bias = 1 + outputs.size();
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      allocate(outputs[i]);
-      const float* bias = biased_[i] ? dense_data<float>(inputs[next_bias++]) : nullptr;
-      const auto* panels = dense_data<uint8_t>(inputs[i + 1]);
-      targets.push_back({panels, outputs[i].shape(-1), outputs[i].data<float>(), bias});
-    }
+    for (auto& out : outputs) allocate(out);
+    size_t next = 1 + rows_.size();
+    auto targets = find_targets(inputs, outputs, next);
+    const Surroundings around{normed_ ? dense_data<float>(inputs[next++]) : nullptr, eps_, activate_};
+    std::optional<Strided<float>> residual;
+    if (residual_) residual.emplace(inputs[next]);
     if (rows == 0) return;
-    dispatch([x, rows, targets = std::move(targets), layout = layout_] {
-      std::vector<float> storage;
-      multiply(layout, x.dense(storage), rows, targets);
+    dispatch([=, targets = std::move(targets), layout = layout_]() mutable {
+      std::vector<float> storage, residual_storage;
+      std::unique_ptr<float[]> joined;
+      if (residual) targets[0].residual = residual->dense(residual_storage);
+      if (around.activate != nullptr) {
+        joined.reset(new float[static_cast<size_t>(rows) * targets[1].rows]);
+        targets[1].out = joined.get();
+      }
+      multiply(layout, x.dense(storage), rows, around, targets);
     });
   }
 
   const char* name() const override { return "Matmul"; }
 
  private:
+  std::vector<Target> find_targets(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs,
+                                   size_t& next) const {
+    std::vector<Target> targets;
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      float* out = i < outputs.size() ? outputs[i].data<float>() : nullptr;
+      const float* bias = biased_[i] ? dense_data<float>(inputs[next++]) : nullptr;
+      targets.push_back({dense_data<uint8_t>(inputs[i + 1]), rows_[i], out, bias});
+    }
+    return targets;
+  }
+
   Layout layout_;
+  std::vector<int> rows_;
   std::vector<bool> biased_;
+  bool normed_, residual_;
+  float eps_;
+  Activate activate_;
 };
 
 // Inputs: x, a stack of panels, the chosen ones.
@@ -82,37 +121,42 @@ mx::array in_float32(const mx::array& x, int columns, mx::Stream stream) {
   return x.dtype() == mx::float32 ? x : mx::astype(x, mx::float32, stream);
 }
 
-void check_bias(const mx::array& bias, int rows) {
-  if (bias.shape() != mx::Shape{rows} || bias.dtype() != mx::float32 || !bias.flags().row_contiguous) {
-    throw std::invalid_argument("A bias must be float32, one number per row.");
+void check_numbers(const mx::array& numbers, const mx::Shape& shape) {
+  if (numbers.shape() != shape || numbers.dtype() != mx::float32) {
+    throw std::invalid_argument("Biases, norms and residuals must be float32 of fitting shapes.");
   }
 }
 
 template <class Layout>
 std::vector<mx::array> product(const Layout& layout, const mx::array& x, const std::vector<mx::array>& panels,
-                               const std::vector<int>& rows, const std::vector<std::optional<mx::array>>& biases) {
-  if (panels.empty() || panels.size() != rows.size() || panels.size() != biases.size()) {
-    throw std::invalid_argument("Every target needs panels, rows and a bias or None.");
+                               const std::vector<int>& rows, const Extras& extras) {
+  const bool joined = extras.activate != nullptr;
+  if (panels.empty() || panels.size() != rows.size() || panels.size() != extras.biases.size() ||
+      (joined && (panels.size() != 2 || rows[0] != rows[1] || extras.residual)) ||
+      (extras.residual && panels.size() != 1)) {
+    throw std::invalid_argument("These weights cannot be multiplied in one call.");
   }
   const mx::Stream stream = cpu_stream();
   std::vector<mx::array> inputs{in_float32(x, layout.columns, stream)};
   std::vector<mx::Shape> shapes;
-  std::vector<bool> biased;
   for (size_t i = 0; i < panels.size(); ++i) {
     check_panels(panels[i], layout.panel_bytes(), rows[i]);
     inputs.push_back(panels[i]);
     shapes.push_back(x.shape());
     shapes.back().back() = rows[i];
   }
-  for (size_t i = 0; i < biases.size(); ++i) {
-    biased.push_back(biases[i].has_value());
-    if (!biases[i]) continue;
-    check_bias(*biases[i], rows[i]);
-    inputs.push_back(*biases[i]);
-  }
-  auto primitive = std::make_shared<Matmul<Layout>>(stream, layout, std::move(biased));
-  return mx::array::make_arrays(std::move(shapes), std::vector<mx::Dtype>(panels.size(), mx::float32), primitive,
-                                inputs);
+  const auto add_input = [&](const std::optional<mx::array>& numbers, const mx::Shape& shape) {
+    if (!numbers) return;
+    check_numbers(*numbers, shape);
+    inputs.push_back(*numbers);
+  };
+  for (size_t i = 0; i < panels.size(); ++i) add_input(extras.biases[i], {rows[i]});
+  add_input(extras.norm, {layout.columns});
+  add_input(extras.residual, shapes[0]);
+  if (joined) shapes.resize(1);
+  auto primitive = std::make_shared<Matmul<Layout>>(stream, layout, rows, extras);
+  const std::vector<mx::Dtype> dtypes(shapes.size(), mx::float32);
+  return mx::array::make_arrays(std::move(shapes), dtypes, primitive, inputs);
 }
 
 template <class Layout>
@@ -132,17 +176,27 @@ mx::array chosen_product(const Layout& layout, const mx::array& x, const mx::arr
 }
 
 using Biases = std::vector<std::optional<mx::array>>;
+using Optional = std::optional<mx::array>;
+using Name = std::optional<std::string>;
+
+Extras extras(const Biases& biases, const Optional& norm, float eps, const Optional& residual, const Name& activation) {
+  return {biases, norm, eps, residual, activation ? find_activation(*activation) : nullptr};
+}
 
 std::vector<mx::array> multiply_packed(const mx::array& x, const std::vector<mx::array>& panels,
                                        const std::vector<int>& rows, const Biases& biases, int columns, int group_size,
-                                       int bits, const std::string& mode, mx::Dtype scales) {
-  return product(make_layout(columns, group_size, bits, mode, scales), x, panels, rows, biases);
+                                       int bits, const std::string& mode, mx::Dtype scales, const Optional& norm,
+                                       float eps, const Optional& residual, const Name& activation) {
+  const PanelLayout layout = make_layout(columns, group_size, bits, mode, scales);
+  return product(layout, x, panels, rows, extras(biases, norm, eps, residual, activation));
 }
 
 std::vector<mx::array> multiply_dense(const mx::array& x, const std::vector<mx::array>& panels,
-                                      const std::vector<int>& rows, const Biases& biases, int columns,
-                                      mx::Dtype dtype) {
-  return product(DenseLayout{columns, scales_of(dtype)}, x, panels, rows, biases);
+                                      const std::vector<int>& rows, const Biases& biases, int columns, mx::Dtype dtype,
+                                      const Optional& norm, float eps, const Optional& residual,
+                                      const Name& activation) {
+  const DenseLayout layout{columns, scales_of(dtype)};
+  return product(layout, x, panels, rows, extras(biases, norm, eps, residual, activation));
 }
 
 mx::array multiply_packed_chosen(const mx::array& x, const mx::array& stack, const mx::array& chosen, int rows,
@@ -161,12 +215,16 @@ void bind_matmul(nanobind::module_& module) {
   namespace nb = nanobind;
   using namespace nb::literals;
   module.def("multiply_packed", &multiply_packed, "x"_a, "panels"_a, "rows"_a, "biases"_a, "columns"_a, "group_size"_a,
-             "bits"_a, "mode"_a, "scales"_a,
-             "x @ weight.T + bias for each of several packed weights of one layout: (..., columns) to (..., rows).");
+             "bits"_a, "mode"_a, "scales"_a, "norm"_a = nb::none(), "eps"_a = 0.0f, "residual"_a = nb::none(),
+             "activation"_a = nb::none(),
+             "x @ weight.T + bias for each of several packed weights of one layout: (..., columns) to (..., rows).\n\n"
+             "norm, eps: x goes through a root-mean-square norm first. residual: is added to the one result.\n"
+             "activation: of two weights, the result is activation(first) * second.");
   module.def("multiply_packed_chosen", &multiply_packed_chosen, "x"_a, "stack"_a, "chosen"_a, "rows"_a, "columns"_a,
              "group_size"_a, "bits"_a, "mode"_a, "scales"_a,
              "x @ stack[chosen].T: x (..., 1 or n, 1, columns), chosen (..., n) to (..., n, 1, rows).");
   module.def("multiply_dense", &multiply_dense, "x"_a, "panels"_a, "rows"_a, "biases"_a, "columns"_a, "dtype"_a,
+             "norm"_a = nb::none(), "eps"_a = 0.0f, "residual"_a = nb::none(), "activation"_a = nb::none(),
              "As multiply_packed, with dense weights.");
   module.def("multiply_dense_chosen", &multiply_dense_chosen, "x"_a, "stack"_a, "chosen"_a, "rows"_a, "columns"_a,
              "dtype"_a, "As multiply_packed_chosen, with dense weights.");

@@ -4,6 +4,7 @@
 #include "lanes.hpp"
 
 namespace bramley {
+void bind_activations(nanobind::module_& module);
 void bind_matmul(nanobind::module_& module);
 void bind_panels(nanobind::module_& module);
 void bind_threads(nanobind::module_& module);
@@ -11,6 +12,7 @@ void bind_threads(nanobind::module_& module);
 
 NB_MODULE(kernels, module) {
   module.attr("path") = bramley::kPath;
+  bramley::bind_activations(module);
   bramley::bind_matmul(module);
   bramley::bind_panels(module);
   bramley::bind_threads(module);

@@ -131,8 +131,8 @@ std::vector<mx::array> norm(const NormKind& kind, const mx::array& x, const Opti
   const mx::Stream stream = cpu_stream();
   std::vector<mx::array> inputs{x};
   if (other) inputs.push_back(*other);
-  if (weight) inputs.push_back(mx::contiguous(*weight, false, stream));
-  if (bias) inputs.push_back(mx::contiguous(*bias, false, stream));
+  if (weight) inputs.push_back(side_by_side(*weight, stream));
+  if (bias) inputs.push_back(side_by_side(*bias, stream));
   const size_t number = other ? 2 : 1;
   auto primitive = std::make_shared<Norm>(stream, kind, weight.has_value(), bias.has_value());
   return mx::array::make_arrays(std::vector<mx::Shape>(number, x.shape()),

@@ -77,7 +77,7 @@ void multiply_panel(const PanelLayout& layout, const Block<RoundedRows>& block, 
   float results[size][kLanes];
 #pragma GCC unroll 12
   for (int row = 0; row < size; ++row) store(results[row], totals[row]);
-  for (int row = 0; row < block.present; ++row) write_lanes(block.outs[row], load(results[row]), target, panel);
+  for (int row = 0; row < block.present; ++row) write_lanes(block, row, load(results[row]), target, panel);
 }
 
 using Kernel = void (*)(const PanelLayout&, const Block<RoundedRows>&, const Target&, int);
@@ -127,8 +127,9 @@ struct PackedOperand {
 
 }  // namespace
 
-void multiply(const PanelLayout& layout, const float* x, int rows, const std::vector<Target>& targets) {
-  multiply_targets(PackedOperand{layout}, x, rows, targets);
+void multiply(const PanelLayout& layout, const float* x, int rows, const Surroundings& around,
+              const std::vector<Target>& targets) {
+  multiply_targets(PackedOperand{layout}, x, rows, around, targets);
 }
 
 void multiply_chosen(const PanelLayout& layout, const float* x, int sources, const uint8_t* stack, int stacked,

@@ -9,8 +9,9 @@
 
 namespace bramley {
 
-// out = x @ weight.T + bias for every target. x: (rows, layout.columns), dense. All targets have this layout.
-void multiply(const PanelLayout& layout, const float* x, int rows, const std::vector<Target>& targets);
+// out = x @ weight.T + bias + residual for every target, inside its surroundings. x: (rows, layout.columns), dense. All targets have this layout.
+void multiply(const PanelLayout& layout, const float* x, int rows, const Surroundings& around,
+              const std::vector<Target>& targets);
 
 // out[i] = x[i * sources / count] @ stack[chosen[i]].T for `count` choices, of `stacked` weights of `rows` rows each.
 void multiply_chosen(const PanelLayout& layout, const float* x, int sources, const uint8_t* stack, int stacked,

@@ -27,20 +27,23 @@ class PerRow {
       throw std::invalid_argument("There must be one whole number per row.");
     }
     input_ = static_cast<int>(inputs.size());
-    inputs.push_back(mx::contiguous(mx::astype(numbers, mx::int32, stream), false, stream));
+    inputs.push_back(mx::astype(numbers, mx::int32, stream));
   }
 
   // For the task: the numbers may not be known earlier.
   void find(const std::vector<mx::array>& inputs) {
-    if (input_ >= 0) numbers_ = inputs[input_].data<int32_t>();
+    if (input_ < 0) return;
+    numbers_ = inputs[input_].data<int32_t>();
+    stride_ = inputs[input_].strides(0);
   }
 
-  int operator[](int row) const { return numbers_ == nullptr ? number_ : numbers_[row]; }
+  int operator[](int row) const { return numbers_ == nullptr ? number_ : numbers_[row * stride_]; }
 
  private:
   int number_ = 0;
   int input_ = -1;
   const int32_t* numbers_ = nullptr;
+  int64_t stride_ = 1;
 };
 
 }  // namespace bramley

@@ -135,7 +135,7 @@ std::vector<mx::array> rotate(const std::vector<mx::array>& x, const Number& off
     shapes.push_back(each.shape());
   }
   std::vector<mx::array> inputs = x;
-  inputs.push_back(mx::contiguous(periods, false, stream));
+  inputs.push_back(side_by_side(periods, stream));
   const PerRow each(offsets, x[0].shape(0), inputs, stream);
   auto primitive = std::make_shared<Rotate>(stream, Turn{periods.shape(0), interleaved, magnitude}, each);
   return mx::array::make_arrays(std::move(shapes), std::vector<mx::Dtype>(x.size(), mx::float32), primitive, inputs);

@@ -36,19 +36,20 @@ RoundedRows::RoundedRows(const PanelLayout& layout, int rows)
       values_(new int16_t[static_cast<size_t>(rows) * layout.columns]),
       factors_(new float[static_cast<size_t>(rows) * layout.groups() * 2]) {}
 
-void RoundedRows::read(const float* x, int begin, int end, int present) {
-  const int size = layout_.group_size;
-  for (int row = begin; row < end; ++row) {
-    for (int group = 0; group < layout_.groups(); ++group) {
-      int16_t* values = values_.get() + group * (size / kUnit) * stride() + row * kUnit;
-      float* factors = factors_.get() + (static_cast<size_t>(group) * rows_ + row) * 2;
-      if (row < present) {
-        round_group(x + static_cast<size_t>(row) * layout_.columns + group * size, values, factors);
-      } else {
-        for (int unit = 0; unit < size / kUnit; ++unit) std::fill_n(values + unit * stride(), kUnit, int16_t{0});
-        factors[0] = factors[1] = 0.0f;
-      }
-    }
+void RoundedRows::read(int row, const float* x) {
+  const int units = layout_.group_size / kUnit;
+  for (int group = 0; group < layout_.groups(); ++group) {
+    int16_t* values = values_.get() + group * units * stride() + row * kUnit;
+    round_group(x + group * layout_.group_size, values, factors_.get() + (static_cast<size_t>(group) * rows_ + row) * 2);
+  }
+}
+
+void RoundedRows::clear(int row) {
+  for (int unit = 0; unit < layout_.columns / kUnit; ++unit) {
+    std::fill_n(values_.get() + unit * stride() + row * kUnit, kUnit, int16_t{0});
+  }
+  for (int group = 0; group < layout_.groups(); ++group) {
+    std::fill_n(factors_.get() + (static_cast<size_t>(group) * rows_ + row) * 2, 2, 0.0f);
   }
 }
 

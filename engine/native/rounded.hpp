@@ -17,8 +17,9 @@ class RoundedRows {
  public:
   RoundedRows(const PanelLayout& layout, int rows);
 
-  // Rounds the rows [begin, end) of x; rows from `present` on are zeros.
-  void read(const float* x, int begin, int end, int present);
+  // Rounds one row, or makes it zero.
+  void read(int row, const float* x);
+  void clear(int row);
 
   // Copies one row of another set of the same layout.
   void copy_row(int row, const RoundedRows& from, int source);

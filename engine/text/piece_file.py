@@ -35,7 +35,7 @@ class PieceFile:
         self.pieces = [str(self._library.id_to_piece(place)) for place in range(size)]
         self.control = [place for place in range(size) if self._library.is_control(place)]
         self.unknown: int = self._library.unk_id()
-        self.spaced = self._library.encode("a", out_type=str)[:1] not in ([], ["a"])
+        self.spaced = "".join(self._library.encode("a", out_type=str)).startswith("\u2581")
 
     def find(self, text: str, *, spaced: bool = True) -> list[int]:
         """Places of the pieces that make up a text. spaced: with the space before it that the file asks for."""

@@ -1,4 +1,4 @@
-"""Which ids a family gives to the pieces of its SentencePiece file, and which tokens it adds. Knows numbers and names."""
+"""The ids that a family gives to the pieces of its SentencePiece file, and the tokens it adds. Knows no library."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ class PieceLayout:
     """How a family numbers its tokens.
 
     ids: the token of every piece, by its place in the file
+    tokens: how every token is spelled, by id; None where each piece is a token
     added: tokens that are found in the text before the file's pieces, by id
     unknown_id: stands for what the file cannot spell
     eos: the end token's spelling; None leaves it to the checkpoint's settings
@@ -29,13 +30,14 @@ class PieceLayout:
     added: Mapping[int, AddedToken]
     unknown_id: int
     frame: Frame
+    tokens: Mapping[int, str] | None = None
     eos: str | None = "</s>"
     continues: bool = False
 
 
 def find_layout(file: PieceFile, settings: TokenizerSettings, config: _Config) -> PieceLayout:
     """The family's layout, by tokenizer_class, else by model_type; ids as in the file for all others."""
-    family = settings.kind if settings.kind in _LAYOUTS else _OF_MODEL_TYPE.get(config.get("model_type"), "")
+    family = settings.kind if settings.kind in _LAYOUTS else _OF_MODEL_TYPE.get(str(config.get("model_type")), "")
     if family == "MBart" and config.get("vocab_size") == len(file.pieces) + len(MBART_50) + 2:
         family = "MBart50"
     return _LAYOUTS.get(family, _as_in_the_file)(file, settings, config)

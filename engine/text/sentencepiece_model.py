@@ -21,23 +21,23 @@ class SentencePieceVocabulary:
 
     def __init__(self, file: PieceFile, layout: PieceLayout, added: Mapping[int, AddedToken]) -> None:
         self._file, self._layout = file, layout
-        own = {token_id: file.pieces[place] for place, token_id in enumerate(layout.ids)}
-        own[layout.unknown_id] = file.pieces[file.unknown]
+        pieces = {token_id: file.pieces[place] for place, token_id in enumerate(layout.ids)}
+        own = pieces if layout.tokens is None else layout.tokens
         # A word that the file has itself is left to it: it may spell its spaces in its own way.
         self._added = {
             token_id: token
             for token_id, token in (dict(layout.added) | dict(added)).items()
             if token.special or token_id not in own
         }
-        self._tokens = own | {token_id: token.text for token_id, token in self._added.items()}
+        self._tokens = dict(own) | {token_id: token.text for token_id, token in self._added.items()}
         self._ids = {text: token_id for token_id, text in self._tokens.items()}
         self._ids |= {token.text: token_id for token_id, token in self._added.items()}
         if len({token.text for token in self._added.values()}) < len(self._added):
             raise CheckpointCorrupt(file.name, "one of the tokens added to it has two ids")
         self.size = max(self._tokens) + 1
         self.special_ids = frozenset(token_id for token_id, token in self._added.items() if token.special)
+        self._forbidden = self.special_ids - {layout.unknown_id}
         self._special = SpecialText(self._added)
-        self._apart = SpecialText({i: self._added[i] for i in layout.ids if i in self.special_ids})
 
     def encode(self, text: str, *, add_special_tokens: bool, parse_special: bool) -> list[int]:
         """Token ids of a text."""
@@ -52,7 +52,7 @@ class SentencePieceVocabulary:
 
     def decode(self, ids: list[int]) -> str:
         """Text of all these tokens."""
-        return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace").removeprefix(" ")
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
     def token(self, token_id: int) -> str | None:
         """The token as the vocabulary spells it."""
@@ -72,9 +72,16 @@ class SentencePieceVocabulary:
         for part in self._special.cut(text, parse_special=parse_special):
             if isinstance(part, int):
                 ids.append(part)
-            else:
-                ids += self._find_pieces(part, spaced=not (ids and self._layout.continues))
+                continue
+            spaced = not (ids and self._layout.continues)
+            found = self._pieces(part, spaced=spaced)
+            # A file may have special tokens among its words, and finds them in any text.
+            if not parse_special and not self._forbidden.isdisjoint(found):
+                found = [
+                    each for broken in self._special.break_up(part) for each in self._pieces(broken, spaced=spaced)
+                ]
+            ids += found
         return ids
 
-    def _find_pieces(self, text: str, *, spaced: bool) -> list[int]:
+    def _pieces(self, text: str, *, spaced: bool) -> list[int]:
         return [self._layout.ids[place] for place in self._file.find(text, spaced=spaced)]

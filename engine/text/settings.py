@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from engine.checkpoint.folder import ModelFolder
@@ -12,6 +13,8 @@ MAX_TOKENS = 1 << 24
 _MAX_FILE_BYTES = 64 << 20
 _MAX_TOKEN_CHARACTERS = 4096
 _CONFIG, _SPECIAL, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+SENTENCEPIECE_ROLES = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+Roles = dict[str, str | None]
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 
 
@@ -20,6 +23,7 @@ class AddedToken:
     """A token that is found in the text before the vocabulary sees it.
 
     lstrip, rstrip: it takes the white space before or after it along
+    leading: found at the beginning of a text only
     special: left out of decoded text, and plain text where special tokens are not parsed
     """
 
@@ -27,6 +31,7 @@ class AddedToken:
     lstrip: bool = False
     rstrip: bool = False
     special: bool = True
+    leading: bool = False
 
 
 class TokenizerSettings:
@@ -73,7 +78,7 @@ class TokenizerSettings:
             raise CheckpointUnsupported(key, shown(value), ", ".join(choices))
         return str(value)
 
-    def named(self, **defaults: str) -> dict[str, str | None]:
+    def named(self, defaults: Mapping[str, str] = MappingProxyType({})) -> Roles:
         """How the special tokens with a role are spelled, by role ("bos_token", ...)."""
         texts = {name: token_text(self._values.get(name)) for name in NAMES}
         return {name: defaults.get(name) if text is None else text for name, text in texts.items()}

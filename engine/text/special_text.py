@@ -27,11 +27,20 @@ class SpecialText:
         if start < len(text):
             yield text[start:]
 
+    def break_up(self, text: str) -> Iterator[str]:
+        """The text in pieces in which no token is whole."""
+        start = 0
+        for found in () if self._all is None else self._all.finditer(text):
+            yield text[start : found.start() + 1]
+            start = found.start() + 1
+        yield text[start:]
+
 
 def _past_space(text: str, start: int) -> int:
     return len(text) - len(text[start:].lstrip())
 
 
 def _pattern(tokens: Iterable[AddedToken]) -> re.Pattern[str] | None:
-    spelled = sorted((token.text for token in tokens), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, spelled))) if spelled else None
+    longest_first = sorted(tokens, key=lambda token: len(token.text), reverse=True)
+    spelled = [r"\A" * token.leading + re.escape(token.text) for token in longest_first]
+    return re.compile("|".join(spelled)) if spelled else None

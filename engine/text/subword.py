@@ -28,6 +28,12 @@ class SubwordVocabulary:
         # Only the batch call lets other threads run meanwhile.
         return self._subwords.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
 
+    def encode_pair(self, first: str, second: str, *, parse_special: bool) -> tuple[list[int], list[int]]:
+        """Token ids of two texts with the special tokens around them, and their types."""
+        self._subwords.encode_special_tokens = not parse_special
+        encoding = self._subwords.encode_batch_fast([(first, second)])[0]
+        return encoding.ids, encoding.type_ids
+
     def decode(self, ids: list[int]) -> str:
         """Text of all these tokens, as the library joins them."""
         return self._subwords.decode(ids, skip_special_tokens=False)

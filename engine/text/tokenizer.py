@@ -18,6 +18,9 @@ class Vocabulary(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool, parse_special: bool) -> list[int]:
         """Token ids of a text."""
 
+    def encode_pair(self, first: str, second: str, *, parse_special: bool) -> tuple[list[int], list[int]]:
+        """Token ids of two texts that are read together, special tokens included, and the type of each token."""
+
     def decode(self, ids: list[int]) -> str:
         """Text of all these tokens."""
 
@@ -74,6 +77,14 @@ class Tokenizer:
         """
         with self._lock:
             return self._vocabulary.encode(text, add_special_tokens=add_special_tokens, parse_special=parse_special)
+
+    def encode_pair(self, first: str, second: str, *, parse_special: bool = True) -> tuple[list[int], list[int]]:
+        """Token ids of two texts as a model reads them together, with the special tokens that it expects around them.
+
+        Returns the ids, and for each the kind of its text (BERT's token types): 0 where a family knows but one.
+        """
+        with self._lock:
+            return self._vocabulary.encode_pair(first, second, parse_special=parse_special)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of these tokens; bytes that are no UTF-8 become U+FFFD."""

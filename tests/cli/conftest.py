@@ -25,6 +25,7 @@ def environment(tmp_path):
     return ours | {
         "BRAMLEY_MODELS_DIR": str(tmp_path / "models"),
         "BRAMLEY_PORT": "9",
+        "BRAMLEY_PREFIX_DISK_GB": "0",
         "HF_HOME": str(tmp_path / "huggingface"),
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": str(tmp_path),

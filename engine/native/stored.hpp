@@ -1,0 +1,101 @@
+// Keys or values as a cache stores them: 32-bit or 16-bit floats, or integers of 8 or 4 bits with a scale and a bias per
+// group, as MLX packs them. Knows places, nothing of sequences.
+#pragma once
+
+#include <cstdint>
+
+#include "lanes.hpp"
+#include "primitive.hpp"
+
+namespace bramley {
+
+// One array of (slots, heads, places, width), last axis dense; strides in bytes.
+struct Plane {
+  const uint8_t* data = nullptr;
+  int64_t slot_stride = 0, head_stride = 0, place_stride = 0;
+
+  Plane() = default;
+  explicit Plane(const mx::array& a)
+      : data(a.data<uint8_t>()),
+        slot_stride(a.strides(0) * static_cast<int64_t>(a.itemsize())),
+        head_stride(a.strides(1) * static_cast<int64_t>(a.itemsize())),
+        place_stride(a.strides(2) * static_cast<int64_t>(a.itemsize())) {}
+
+  const uint8_t* at(int slot, int head, int place) const {
+    return data + slot * slot_stride + head * head_stride + place * place_stride;
+  }
+};
+
+class Stored {
+ public:
+  // One plane, or three: packed integers, scales and biases in float32.
+  explicit Stored(const std::vector<mx::array>& planes)
+      : values_(planes[0]), dtype_(planes[0].dtype()), width_(planes[0].shape(3)) {
+    if (planes.size() == 1) return;
+    scales_ = Plane(planes[1]);
+    biases_ = Plane(planes[2]);
+    groups_ = planes[1].shape(3);
+  }
+
+  // Integers of `bits` bits, `width` per head.
+  void expect_packed(int bits, int width) {
+    bits_ = bits;
+    width_ = width;
+  }
+
+  int width() const { return width_; }
+
+  // Where the stored floats themselves can be read: float32 only.
+  bool plain() const { return bits_ == 0 && dtype_ == mx::float32; }
+  const float* plain_at(int slot, int head, int place) const {
+    return reinterpret_cast<const float*>(values_.at(slot, head, place));
+  }
+  int64_t plain_stride() const { return values_.place_stride / static_cast<int64_t>(sizeof(float)); }
+
+  void read(int slot, int head, int place, float* out) const {
+    const uint8_t* from = values_.at(slot, head, place);
+    if (bits_ != 0) {
+      unpack(from, reinterpret_cast<const float*>(scales_.at(slot, head, place)),
+             reinterpret_cast<const float*>(biases_.at(slot, head, place)), out);
+    } else if (dtype_ == mx::float32) {
+      std::memcpy(out, from, sizeof(float) * width_);
+    } else if (dtype_ == mx::float16) {
+      widen(reinterpret_cast<const Half*>(from), out);
+    } else {
+      widen(reinterpret_cast<const BFloat*>(from), out);
+    }
+  }
+
+ private:
+  template <class T>
+  void widen(const T* from, float* out) const {
+    int i = 0;
+    for (; i + kLanes <= width_; i += kLanes) store(out + i, load(from + i));
+    for (; i < width_; ++i) out[i] = to_float(from[i]);
+  }
+
+  void unpack(const uint8_t* from, const float* scales, const float* biases, float* out) const {
+    const int group_size = width_ / groups_;
+    for (int group = 0; group < groups_; ++group, out += group_size) {
+      const float scale = scales[group], bias = biases[group];
+      if (bits_ == 8) {
+        for (int i = 0; i < group_size; ++i) out[i] = static_cast<float>(from[i]) * scale + bias;
+        from += group_size;
+      } else {
+        for (int i = 0; i < group_size / 2; ++i) {
+          out[2 * i] = static_cast<float>(from[i] & 15) * scale + bias;
+          out[2 * i + 1] = static_cast<float>(from[i] >> 4) * scale + bias;
+        }
+        from += group_size / 2;
+      }
+    }
+  }
+
+  Plane values_, scales_, biases_;
+  mx::Dtype dtype_;
+  int width_;
+  int bits_ = 0;
+  int groups_ = 0;
+};
+
+}  // namespace bramley
