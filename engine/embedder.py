@@ -3,25 +3,29 @@
 One thread owns an embedder: MLX's streams belong to the thread that loads the model.
 """
 
+from engine.device import Device, prepare_device  # isort: skip  # first: loads the BLAS before mlx
+
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from time import monotonic
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from engine.device import Device, prepare_device
 from engine.encoding import EncodingOutput, EncodingRequest, TokenInput
 from engine.errors import CheckpointUnsupported, ContextLengthExceeded, NotFinite, ParameterInvalid
 from engine.input_queue import InputQueue, QueuedInput
 from engine.model import Progress
+from engine.pace import Pace
 from engine.pooling import Pooling
 from engine.reader import Reader, build_reader
 from engine.sentence_settings import MODULES_FILE, SentenceSettings, read_sentence_settings
+from engine.settings import Kernels, ModelInfo
 
 _log = logging.getLogger(__name__)
 _BATCH_FAILED = "The engine failed while reading this input."
@@ -33,38 +37,18 @@ Values = NDArray[np.float32]
 class EmbedderSettings:
     """How an embedder runs, whatever the model.
 
-    max_batch_tokens: read in one step, padding included; a single longer text is read by itself
+    max_batch_tokens: read in one step, padding included, and fewer where a step would take long; a single longer text
+        is read by itself
     context_length: upper bound on the model's own; None leaves it
+    kernels, threads: see engine.device.prepare_device
     before_batch: called with every batch before it is read; what it raises fails that batch (fault injection)
     """
 
-    max_batch_tokens: int = 2048
+    max_batch_tokens: int = 4096
     context_length: int | None = None
+    kernels: Kernels = "native"
+    threads: int | None = None
     before_batch: Callable[[Sequence[QueuedInput]], None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedderInfo:
-    """What is loaded and how it runs.
-
-    kind: "embedder" makes vectors, "classifier" scores
-    context_length: tokens of the longest text, or pair of texts
-    embedding_size: numbers in a vector, 0 for a classifier; num_labels: scores per text, 0 for an embedder
-    """
-
-    model_type: str
-    kind: Literal["embedder", "classifier"]
-    context_length: int
-    embedding_size: int
-    num_labels: int
-    vocab_size: int
-    weight_bytes: int
-    quantization: str
-    device: str
-    dtype: str
-    blas: str
-    kernels: str
-    advice: str
 
 
 class Embedder:
@@ -82,14 +66,15 @@ class Embedder:
         on_progress: Progress | None = None,
     ) -> None:
         settings = settings or EmbedderSettings()
-        device = prepare_device()
+        device = prepare_device(settings.kernels, settings.threads)
         checkpoint = open_checkpoint(Path(path))
         self._sentence = read_sentence_settings(checkpoint)
         self._reader = build_reader(checkpoint, device, on_progress)
         self._pooling = None if self._reader.num_labels else _pooling(self._sentence, self._reader, checkpoint, device)
         self.info = _describe(checkpoint, self._reader, self._pooling, self._limits(settings), device)
         self._before_batch = settings.before_batch
-        self._queue = InputQueue(settings.max_batch_tokens)
+        self._queue = InputQueue()
+        self._pace = Pace(max_gap_seconds=0.0, chunk_tokens=settings.max_batch_tokens)  # no stream has a gap here
         self._live: set[str] = set()
 
     def submit(self, request: EncodingRequest) -> None:
@@ -122,13 +107,13 @@ class Embedder:
 
     def step(self) -> list[EncodingOutput]:
         """Read one batch, and report what became of its inputs."""
-        batch = self._queue.next_batch()
+        batch = self._queue.next_batch(self._pace.budget(0))
         if not batch:
             return []
         try:
             if self._before_batch is not None:
                 self._before_batch(batch)
-            values = self._read(batch)
+            values = self._timed(batch)
         except Exception:  # noqa: BLE001  # whatever a batch raises costs its inputs, never the embedder
             _log.exception("a batch could not be read")
             outputs = [_failed(queued, _BATCH_FAILED, "StepFailed") for queued in batch]
@@ -136,6 +121,9 @@ class Embedder:
             outputs = [self._output(queued, own) for queued, own in zip(batch, values, strict=True)]
         self._forget_finished()
         return outputs
+
+    def close(self) -> None:
+        """Nothing of it outlives the process."""
 
     def encode(self, inputs: Iterable[Sequence[int]]) -> list[list[float]]:
         """Vectors or scores of texts as token ids, in their order."""
@@ -148,6 +136,12 @@ class Embedder:
                     raise RuntimeError(output.error)
                 results[output.index] = np.frombuffer(output.values, "<f4").tolist()
         return results
+
+    def _timed(self, batch: Sequence[QueuedInput]) -> Values:
+        started = monotonic()
+        values = self._read(batch)
+        self._pace.observe(0, len(batch) * batch[0].length, monotonic() - started)
+        return values
 
     def _read(self, batch: Sequence[QueuedInput]) -> Values:
         """(batch, size or labels); neither cut nor normalised."""
@@ -207,7 +201,7 @@ def _failed(queued: QueuedInput, error: str, kind: str) -> EncodingOutput:
     return EncodingOutput(queued.request.request_id, queued.index, error=error, error_kind=kind)
 
 
-def _check(request: EncodingRequest, info: EmbedderInfo, settings: SentenceSettings) -> None:
+def _check(request: EncodingRequest, info: ModelInfo, settings: SentenceSettings) -> None:
     dimensions = request.dimensions
     if dimensions is not None and not settings.allows(dimensions, info.embedding_size):
         raise ParameterInvalid("dimensions", f"This model's vectors cannot be cut to {dimensions} dimensions.")
@@ -217,7 +211,7 @@ def _check(request: EncodingRequest, info: EmbedderInfo, settings: SentenceSetti
         _check_input(each, request.param, info)
 
 
-def _check_input(tokens: TokenInput, param: str, info: EmbedderInfo) -> None:
+def _check_input(tokens: TokenInput, param: str, info: ModelInfo) -> None:
     if not tokens.ids:
         raise ParameterInvalid(param, f"{param} holds an input without a single token.")
     if len(tokens.ids) > info.context_length:
@@ -231,14 +225,15 @@ def _check_input(tokens: TokenInput, param: str, info: EmbedderInfo) -> None:
 
 def _describe(
     checkpoint: Checkpoint, reader: Reader, pooling: Pooling | None, context_length: int, device: Device
-) -> EmbedderInfo:
+) -> ModelInfo:
     kinds = sorted({f"{each.bits}-bit" for each in checkpoint.quantization.values()})
-    return EmbedderInfo(
+    return ModelInfo(
         model_type=checkpoint.config["model_type"],
         kind="classifier" if pooling is None else "embedder",
         context_length=context_length,
         embedding_size=0 if pooling is None else pooling.size,
         num_labels=reader.num_labels,
+        num_layers=_num_layers(checkpoint.config),
         vocab_size=checkpoint.config["vocab_size"],
         weight_bytes=checkpoint.num_bytes,
         quantization="+".join(kinds) or "none",
@@ -248,3 +243,8 @@ def _describe(
         kernels=device.kernels,
         advice=device.advice,
     )
+
+
+def _num_layers(config: Mapping[str, Any]) -> int:
+    values = (config.get(key) for key in ("num_hidden_layers", "n_layers", "num_layers", "n_layer"))
+    return next((value for value in values if isinstance(value, int)), 0)

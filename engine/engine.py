@@ -3,6 +3,8 @@
 One thread owns an engine: MLX's streams belong to the thread that loads the model.
 """
 
+from engine.device import Device, prepare_device  # isort: skip  # first: loads the BLAS before mlx
+
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +20,6 @@ from engine.cache.room import Room
 from engine.cache.slots import SlotPool
 from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from engine.checkpoint.fingerprint import fingerprint
-from engine.device import Device, prepare_device
 from engine.errors import CheckpointUnsupported, ContextLengthExceeded, MemoryExceeded, ParameterInvalid
 from engine.footprint import free_bytes, measure
 from engine.layers.module import EncoderDecoder

@@ -33,12 +33,9 @@ class InputQueue:
 
     Requests take turns in giving a batch its longest input; the batch is filled with what is little shorter, whoever's
     it is. So nobody waits for ever, and a short request beside one of thousands of inputs waits for one batch.
-
-    max_tokens: of a batch, padding included; a single input may be longer
     """
 
-    def __init__(self, max_tokens: int) -> None:
-        self._max_tokens = max_tokens
+    def __init__(self) -> None:
         self._sorted: list[QueuedInput] = []
         self._turns: dict[str, list[QueuedInput]] = {}
         self._num_arrived = 0
@@ -57,12 +54,15 @@ class InputQueue:
         if self._turns.pop(request_id, None):
             self._sorted = [each for each in self._sorted if each.request.request_id != request_id]
 
-    def next_batch(self) -> list[QueuedInput]:
-        """Take the inputs of the next batch, longest first; empty when nothing waits."""
+    def next_batch(self, max_tokens: int) -> list[QueuedInput]:
+        """Take the inputs of the next batch, longest first; empty when nothing waits.
+
+        max_tokens: padding included; a single input may be longer
+        """
         if not self._turns:
             return []
         longest = next(iter(self._turns.values()))[-1]
-        batch = [longest, *self._companions(longest)]
+        batch = [longest, *self._companions(longest, max_tokens // longest.length - 1)]
         self._take(batch)
         return batch
 
@@ -90,9 +90,8 @@ class InputQueue:
             self._num_arrived += 1
             yield QueuedInput(request, index, self._num_arrived)
 
-    def _companions(self, longest: QueuedInput) -> list[QueuedInput]:
-        """The inputs next to the longest in length, as many as the budget has room for at its length."""
-        room = self._max_tokens // longest.length - 1
+    def _companions(self, longest: QueuedInput, room: int) -> list[QueuedInput]:
+        """The inputs next to the longest in length, `room` at most."""
         if room <= 0:
             return []
         shortest = -(-longest.length // _LEAST_FILLED)

@@ -45,13 +45,15 @@ class EngineSettings:
 class ModelInfo:
     """What is loaded and how it runs. Lengths are tokens.
 
-    kind: "decoder" continues its prompt; "encoder-decoder" reads it apart and writes from a fresh start
+    kind: "decoder" continues its prompt; "encoder-decoder" reads it apart and writes from a fresh start; "embedder"
+        makes a vector of a text, "classifier" scores
     context_length: prompt and answer together, as far as memory allows; each for itself where an encoder reads the
-        prompt
+        prompt; of the longest text, where nothing is written
+    embedding_size: numbers in a vector; num_labels: scores per text
     """
 
     model_type: str
-    kind: Literal["decoder", "encoder-decoder"]
+    kind: Literal["decoder", "encoder-decoder", "embedder", "classifier"]
     context_length: int
     vocab_size: int
     num_layers: int
@@ -62,6 +64,8 @@ class ModelInfo:
     blas: str
     kernels: str
     advice: str
+    embedding_size: int = 0
+    num_labels: int = 0
 
     def room(self, prompt_tokens: int) -> int:
         """Tokens that may be generated after a prompt of this length."""

@@ -3,6 +3,7 @@
 ApiError                     carries status, type, code, param and headers
 ├── InvalidRequest           400  a value that no model here could honour
 │   └── UnsupportedParameter 400  a known field that this version does not honour
+├── WrongModelKind           400  the model does not do what this route is for
 ├── ModelNotFound            404
 ├── ShuttingDown             503
 ├── Overloaded               503  the queue is full
@@ -53,6 +54,7 @@ ENGINE_TABLE: dict[str, Row] = {
     "ParameterInvalid": Row(400, "invalid_request_error", "invalid_value"),
     "ContextLengthExceeded": Row(400, "invalid_request_error", "context_length_exceeded"),
     "TemplateFailed": Row(400, "invalid_request_error", "chat_template_error"),
+    "NotFinite": Row(500, "server_error", "internal_error", {"x-should-retry": "false"}),
     "StepFailed": Row(500, "server_error", "internal_error"),
 }
 INTERNAL = Row(500, "server_error", "internal_error")
@@ -83,6 +85,22 @@ class UnsupportedParameter(InvalidRequest):
 
     def __init__(self, param: str, reason: str = "") -> None:
         super().__init__(f"{param} is not supported{': ' + reason if reason else ''}.", param=param)
+
+
+_USES = {
+    "embedder": "makes embeddings and nothing else: use /v1/embeddings",
+    "classifier": "scores texts and nothing else: use /v1/rerank or /v1/score",
+}
+
+
+class WrongModelKind(ApiError):
+    """The model does not do what this route is for. `kind` is the model's own."""
+
+    row = Row(400, "invalid_request_error", "unsupported_value")
+
+    def __init__(self, name: str, kind: str) -> None:
+        own = _USES.get(kind, "writes text and nothing else: use /v1/chat/completions or /v1/completions")
+        super().__init__(f"{name} {own}.", param="model")
 
 
 class ModelNotFound(ApiError):

@@ -11,10 +11,13 @@ from typing import Any
 
 import msgspec
 
+from engine.encoding import EncodingOutput, EncodingRequest
 from engine.sequence import GenerationRequest, StepOutput
 from engine.settings import EngineSettings
 
 MAX_FRAME_BYTES = 256 * 2**20
+# What models that only read are called in their info; they take Encode, all others Submit.
+ENCODING_KINDS = ("embedder", "classifier")
 _LENGTH = struct.Struct("<I")
 
 
@@ -22,6 +25,12 @@ class Submit(msgspec.Struct, tag=True):
     """Parent to worker: continue this sequence."""
 
     request: GenerationRequest
+
+
+class Encode(msgspec.Struct, tag=True):
+    """Parent to worker: make vectors or scores of these inputs."""
+
+    request: EncodingRequest
 
 
 class Cancel(msgspec.Struct, tag=True):
@@ -56,6 +65,12 @@ class Outputs(msgspec.Struct, tag=True):
     outputs: list[StepOutput]
 
 
+class Encoded(msgspec.Struct, tag=True):
+    """Worker to parent: what one batch made of its inputs."""
+
+    outputs: list[EncodingOutput]
+
+
 class Refused(msgspec.Struct, tag=True):
     """Worker to parent: the engine did not take a request. `kind` is the error class's name."""
 
@@ -72,8 +87,8 @@ class Heartbeat(msgspec.Struct, tag=True):
     waiting: int
 
 
-ToWorker = Submit | Cancel
-ToParent = Ready | Loading | LoadFailed | Outputs | Refused | Heartbeat
+ToWorker = Submit | Encode | Cancel
+ToParent = Ready | Loading | LoadFailed | Outputs | Encoded | Refused | Heartbeat
 
 _encoder = msgspec.msgpack.Encoder()
 

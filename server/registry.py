@@ -1,12 +1,13 @@
 """Which models are served, under which names. Knows the text side of a model and its worker's handle, not HTTP."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from server.errors import ModelNotFound
+from engine.sentence_settings import SentenceSettings, read_sentence_settings
+from server.errors import ModelNotFound, WrongModelKind
 from server.supervisor import Health, Supervisor
 
 if TYPE_CHECKING:
@@ -20,11 +21,13 @@ class ModelText:
     """What turns messages into ids and ids into text, and how the model wants to be used.
 
     chat_template: None for models that were not taught to chat
+    sentence: for models that make a vector or a score of a text
     """
 
     tokenizer: "Tokenizer"
     chat_template: "ChatTemplate | None"
     defaults: "GenerationDefaults"
+    sentence: SentenceSettings = field(default_factory=SentenceSettings)
 
 
 def load_text(path: Path) -> ModelText:
@@ -36,7 +39,8 @@ def load_text(path: Path) -> ModelText:
 
     checkpoint = open_checkpoint(path)
     tokenizer = load_tokenizer(checkpoint)
-    return ModelText(tokenizer, load_chat_template(checkpoint, tokenizer), read_generation_defaults(checkpoint))
+    template = load_chat_template(checkpoint, tokenizer)
+    return ModelText(tokenizer, template, read_generation_defaults(checkpoint), read_sentence_settings(checkpoint))
 
 
 class ServedModel:
@@ -71,6 +75,13 @@ class ServedModel:
         if self._text is None or (self._text.done() and (self._text.cancelled() or self._text.exception())):
             self._text = asyncio.create_task(asyncio.to_thread(self._read_text, self._path))
         return await asyncio.shield(self._text)
+
+    async def expect(self, *kinds: str) -> Mapping[str, Any]:
+        """The fields of engine.ModelInfo once the model is loaded. Raises WrongModelKind for none of these kinds."""
+        info = await self.supervisor.ready()
+        if info["kind"] not in kinds:
+            raise WrongModelKind(self.name, info["kind"])
+        return info
 
     async def context_length(self) -> int:
         """Tokens of prompt and answer together, once the model is loaded."""

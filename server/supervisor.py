@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from engine.encoding import EncodingOutput, EncodingRequest
 from engine.sequence import GenerationRequest, StepOutput
 from engine.settings import EngineSettings
 from server import protocol
@@ -89,7 +90,7 @@ class Child:
 
 
 class Supervisor:
-    """One model's worker: at most one process at a time, and the queues of those who wait for its tokens.
+    """One model's worker: at most one process at a time, and the queues of those who wait for its answers.
 
     `spawn` needs no event loop, so that weights are read while the server is still being imported.
     """
@@ -116,7 +117,7 @@ class Supervisor:
         self._failure = ""
         self._silent_ticks = 0
         self._crashes: deque[float] = deque(maxlen=CRASH_LIMIT)
-        self._queues: dict[str, asyncio.Queue[StepOutput | Exception]] = {}
+        self._queues: dict[str, asyncio.Queue[Any]] = {}
         self._num_open = 0
         self._closing = False
 
@@ -174,8 +175,10 @@ class Supervisor:
 
         Leaving early cancels what still runs. Raises WorkerDied, Refused or Overloaded.
         """
-        queue = self._open(requests)
         names = {request.request_id for request in requests}
+        queue: asyncio.Queue[StepOutput | Exception] = self._open(
+            names, [protocol.encode_frame(protocol.Submit(request)) for request in requests]
+        )
         try:
             while names & self._queues.keys():
                 item = await queue.get()
@@ -191,11 +194,34 @@ class Supervisor:
             for name in names:
                 self.cancel(name)
 
+    async def encode(self, request: EncodingRequest) -> list[EncodingOutput]:
+        """Vectors or scores of all inputs, in their order.
+
+        Leaving early cancels what still runs. Raises WorkerDied, Refused or Overloaded.
+        """
+        # Thousands of inputs take a while to pack; the loop goes on meanwhile.
+        frame = await asyncio.to_thread(protocol.encode_frame, protocol.Encode(request))
+        queue: asyncio.Queue[EncodingOutput | Exception] = self._open([request.request_id], [frame])
+        outputs: list[EncodingOutput] = []
+        try:
+            while len(outputs) < len(request.inputs):
+                item = await queue.get()
+                if isinstance(item, Exception):
+                    raise item
+                if item.error is not None:
+                    raise Refused(item.error_kind, item.error, request.param)
+                outputs.append(item)
+            del self._queues[request.request_id]
+        finally:
+            self._num_open -= 1
+            self.cancel(request.request_id)
+        return sorted(outputs, key=lambda output: output.index)
+
     def cancel(self, request_id: str) -> None:
         """Stop a request that nobody reads any more. Harmless when it has ended."""
         if self._queues.pop(request_id, None) is not None:
             with contextlib.suppress(WorkerDied):
-                self._send(protocol.Cancel(request_id))
+                self._send(protocol.encode_frame(protocol.Cancel(request_id)))
 
     async def close(self) -> None:
         """Fail whoever still waits, and leave no process behind."""
@@ -209,20 +235,21 @@ class Supervisor:
             await self._child.end()
             self._child = None
 
-    def _open(self, requests: Sequence[GenerationRequest]) -> "asyncio.Queue[StepOutput | Exception]":
+    def _open(self, names: Iterable[str], frames: Iterable[bytes]) -> "asyncio.Queue[Any]":
+        """Send requests, and have one queue for the answers to them all."""
         if self._num_open >= self._limits.max_queue:
             raise Overloaded(self._limits.max_queue)
-        queue: asyncio.Queue[StepOutput | Exception] = asyncio.Queue()
-        for request in requests:
-            self._send(protocol.Submit(request))
-        self._queues.update((request.request_id, queue) for request in requests)
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        for frame in frames:
+            self._send(frame)
+        self._queues.update((name, queue) for name in names)
         self._num_open += 1
         return queue
 
-    def _send(self, message: protocol.ToWorker) -> None:
+    def _send(self, frame: bytes) -> None:
         if self._writer is None or self._writer.is_closing():
             raise WorkerDied(self.name)
-        self._writer.write(protocol.encode_frame(message))
+        self._writer.write(frame)
 
     async def _live(self, first: Child) -> None:
         """One child after the other, until one fails to load or too many have died."""
@@ -277,7 +304,7 @@ class Supervisor:
     def _take(self, message: protocol.ToParent) -> None:
         self._silent_ticks = 0
         match message:
-            case protocol.Outputs(outputs):
+            case protocol.Outputs(outputs) | protocol.Encoded(outputs):
                 for output in outputs:
                     if (queue := self._queues.get(output.request_id)) is not None:
                         queue.put_nowait(output)

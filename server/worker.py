@@ -1,4 +1,4 @@
-"""The child's main: socket -> Engine -> socket. Owns MLX on its main thread; knows nothing of text or HTTP.
+"""The child's main: socket -> Engine or Embedder -> socket. Owns MLX on its main thread; knows nothing of text or HTTP.
 
 Three threads: the main one loads the model and steps the engine; one fills the inbox with plain values and ends the
 process when the parent has gone; one sends a sign of life each second, as long as the main one makes progress.
@@ -14,16 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import msgspec
 
 from engine.errors import CheckpointError, RequestError
 from engine.settings import EngineSettings
 from server import protocol
-
-if TYPE_CHECKING:
-    from engine.engine import Engine
 
 HEARTBEAT_SECONDS = 1.0
 PROGRESS_SECONDS = 0.1
@@ -32,6 +29,36 @@ LONGEST_STEP_SECONDS = 300.0
 EXIT_LOAD_FAILED = 3
 
 _decoder: "msgspec.msgpack.Decoder[protocol.ToWorker]" = msgspec.msgpack.Decoder(protocol.ToWorker)
+
+
+class Model(Protocol):
+    """What Engine and Embedder have in common. Requests and outputs are of the kind that the model's own info names."""
+
+    info: Any
+
+    def submit(self, request: Any) -> None:
+        """Queue a request. Raises RequestError."""
+
+    def cancel(self, request_id: str) -> None:
+        """Drop a request."""
+
+    def step(self) -> list[Any]:
+        """Compute, and report."""
+
+    @property
+    def has_work(self) -> bool:
+        """True while step() has something to do."""
+
+    @property
+    def num_running(self) -> int:
+        """Requests under way."""
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests in the queue."""
+
+    def close(self) -> None:
+        """Put away what outlives the process."""
 
 
 class Link:
@@ -113,10 +140,8 @@ class Inbox:
             yield self._messages.get()
 
 
-def load(path: Path, settings: EngineSettings, link: Link, pulse: Pulse) -> "Engine | None":
+def load(path: Path, settings: EngineSettings, link: Link, pulse: Pulse) -> Model | None:
     """Load the model and say so, or say why not."""
-    from engine.engine import Engine  # noqa: PLC0415  # mlx starts here, on the thread that steps it, under a watched socket
-
     last_report = 0.0
 
     def report(done_bytes: int, total_bytes: int) -> None:
@@ -127,19 +152,36 @@ def load(path: Path, settings: EngineSettings, link: Link, pulse: Pulse) -> "Eng
             link.send(protocol.Loading(done_bytes, total_bytes))
 
     try:
-        engine = Engine(path, settings, on_progress=report)
+        model = open_model(path, settings, report)
     except CheckpointError as error:
         link.send(protocol.LoadFailed(type(error).__name__, str(error)))
         return None
     except MemoryError:
         link.send(protocol.LoadFailed("MemoryError", "there is not enough memory for its weights"))
         return None
-    link.send(protocol.Ready(asdict(engine.info)))
-    return engine
+    link.send(protocol.Ready(asdict(model.info)))
+    return model
 
 
-def work(engine: "Engine", inbox: Inbox, link: Link, pulse: Pulse) -> None:
+def open_model(path: Path, settings: EngineSettings, on_progress: Callable[[int, int], None]) -> Model:
+    """An Embedder for models that only read, else an Engine. Raises CheckpointError."""
+    # mlx starts here, on the thread that steps it, under a watched socket
+    from engine.checkpoint.checkpoint import open_checkpoint  # noqa: PLC0415
+    from engine.embedder import Embedder, EmbedderSettings  # noqa: PLC0415
+    from engine.engine import Engine  # noqa: PLC0415
+    from engine.reader import only_reads  # noqa: PLC0415
+
+    if only_reads(open_checkpoint(path)):
+        own = EmbedderSettings(
+            context_length=settings.context_length, kernels=settings.kernels, threads=settings.threads
+        )
+        return Embedder(path, own, on_progress)
+    return Engine(path, settings, on_progress)
+
+
+def work(engine: Model, inbox: Inbox, link: Link, pulse: Pulse) -> None:
     """Step the engine while there is work, and sleep while there is none."""
+    report = protocol.Encoded if engine.info.kind in protocol.ENCODING_KINDS else protocol.Outputs
     while True:
         if not engine.has_work:
             pulse.idle()
@@ -147,13 +189,13 @@ def work(engine: "Engine", inbox: Inbox, link: Link, pulse: Pulse) -> None:
             take(engine, message, link)
         pulse.busy(engine.num_running, engine.num_waiting)
         if engine.has_work and (outputs := engine.step()):
-            link.send(protocol.Outputs(outputs))
+            link.send(report(outputs))
 
 
-def take(engine: "Engine", message: protocol.ToWorker, link: Link) -> None:
+def take(engine: Model, message: protocol.ToWorker, link: Link) -> None:
     """Hand one message of the parent to the engine."""
     match message:
-        case protocol.Submit(request):
+        case protocol.Submit(request) | protocol.Encode(request):
             try:
                 engine.submit(request)
             except RequestError as error:

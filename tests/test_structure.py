@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from engine import blas
+
 ROOT = Path(__file__).parent.parent
 ENGINE = sorted((ROOT / "engine").rglob("*.py"))
 SERVER = sorted((ROOT / "server").rglob("*.py"))
@@ -59,4 +61,12 @@ def test_only_the_settings_read_the_environment(path):
 
 def test_the_parent_process_imports_no_mlx():
     code = "import sys, server.app, server.supervisor, server.cli, engine.text.load; sys.exit('mlx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["engine.engine", "engine.embedder"])
+def test_whoever_computes_loads_the_fast_blas_before_mlx(module):
+    if blas.preload() == "bundled":
+        pytest.skip("there is no OpenBLAS on this machine")
+    code = f"import {module}, engine.device; sys = __import__('sys'); sys.exit(engine.device._BLAS == 'bundled')"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import mlx.core as mx
 
-from engine.cache.rows import Rows
 from engine.config import ConfigReader
-from engine.layers.attention import HeadSizes, SelfAttention, join_heads, split_heads
+from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM, PreNormBlock
 from engine.layers.experts import GatedExperts
 from engine.layers.linear import Linear
@@ -22,13 +21,10 @@ class Attention(SelfAttention):
         super().__init__(layer, sizes, rope, bias=bias, output_bias=bias)
         self.sinks = mx.zeros((sizes.num_heads,))
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
-        queries, keys = (self._rotate(each, rows) for each in self.queries_and_keys(x))
-        values = split_heads(self.v_proj(x), self._sizes.num_kv_heads)
-        return self.o_proj(join_heads(rows.attend(self._layer, queries, keys, values, self._scale, sinks=self.sinks)))
-
-    def _rotate(self, x: mx.array, rows: Rows) -> mx.array:
-        return x if self._rope is None else self._rope(x, rows.offsets, rows.planned_lengths)
+    @property
+    def head_sinks(self) -> mx.array | None:
+        """Logits (num_heads,) that join the softmax's denominator."""
+        return self.sinks
 
 
 class ClampedExperts(GatedExperts):

@@ -7,6 +7,7 @@ from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention, split_heads
 from engine.layers.causal import CausalLM
+from engine.layers.fused import Norm, project
 from engine.layers.mlp import GatedMLP
 from engine.layers.module import Module
 from engine.layers.norm import RMSNorm
@@ -16,10 +17,14 @@ from engine.layers.rope import Rope
 class Attention(SelfAttention):
     """Queries and keys are normed before they are split into heads."""
 
-    def queries_and_keys(self, x: mx.array) -> tuple[mx.array, mx.array]:
-        """(rows, num_heads, length, head_dim) and (rows, num_kv_heads, length, head_dim), not rotated yet."""
-        queries, keys = self.q_norm(self.q_proj(x)), self.k_norm(self.k_proj(x))
-        return split_heads(queries, self._sizes.num_heads), split_heads(keys, self._sizes.num_kv_heads)
+    def heads(self, x: mx.array, norm: Norm | None) -> tuple[mx.array, mx.array, mx.array]:
+        """Queries (rows, num_heads, length, head_dim), keys and values (rows, num_kv_heads, ...), not rotated yet."""
+        queries, keys, values = project(x, self.q_proj, self.k_proj, self.v_proj, norm=norm)
+        return (
+            split_heads(self.q_norm(queries), self._sizes.num_heads),
+            split_heads(self.k_norm(keys), self._sizes.num_kv_heads),
+            split_heads(values, self._sizes.num_kv_heads),
+        )
 
 
 class Block(Module):

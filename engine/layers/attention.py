@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from engine.cache.rows import Rows
+from engine.layers.fused import Norm, project, project_onto
 from engine.layers.linear import Linear
 from engine.layers.module import Module
 from engine.layers.rope import Rope
@@ -63,19 +64,35 @@ class SelfAttention(Module):
 
     def __call__(self, x: mx.array, rows: Rows) -> mx.array:
         """x: (rows, length, hidden_size); returns the same shape."""
-        queries, keys = self.queries_and_keys(x)
-        values = split_heads(self.v_proj(x), self._sizes.num_kv_heads)
+        return self.o_proj(self.attended(x, rows))
+
+    def onto(self, x: mx.array, norm: Norm, rows: Rows) -> mx.array:
+        """x + self(norm(x), rows)."""
+        return project_onto(x, self.attended(x, rows, norm), self.o_proj)
+
+    def attended(self, x: mx.array, rows: Rows, norm: Norm | None = None) -> mx.array:
+        """What the heads find for norm(x), side by side: (rows, length, num_heads * head_dim)."""
+        queries, keys, values = self.heads(x, norm)
         if self._rope is not None:
             queries = self._rope(queries, rows.offsets, rows.planned_lengths)
             keys = self._rope(keys, rows.offsets, rows.planned_lengths)
-        attended = rows.attend(self._layer, queries, keys, values, self._scale, softcap=self._softcap)
-        return self.o_proj(join_heads(attended))
+        found = rows.attend(
+            self._layer, queries, keys, values, self._scale, sinks=self.head_sinks, softcap=self._softcap
+        )
+        return join_heads(found)
 
-    def queries_and_keys(self, x: mx.array) -> tuple[mx.array, mx.array]:
-        """(rows, num_heads, length, head_dim) and (rows, num_kv_heads, length, head_dim), not rotated yet."""
-        queries = split_heads(self.q_proj(x), self._sizes.num_heads)
-        keys = split_heads(self.k_proj(x), self._sizes.num_kv_heads)
-        return (self.q_norm(queries), self.k_norm(keys)) if self._normed else (queries, keys)
+    def heads(self, x: mx.array, norm: Norm | None) -> tuple[mx.array, mx.array, mx.array]:
+        """Queries (rows, num_heads, length, head_dim), keys and values (rows, num_kv_heads, ...), not rotated yet."""
+        queries, keys, values = project(x, self.q_proj, self.k_proj, self.v_proj, norm=norm)
+        queries, keys = split_heads(queries, self._sizes.num_heads), split_heads(keys, self._sizes.num_kv_heads)
+        if self._normed:
+            queries, keys = self.q_norm(queries), self.k_norm(keys)
+        return queries, keys, split_heads(values, self._sizes.num_kv_heads)
+
+    @property
+    def head_sinks(self) -> mx.array | None:
+        """Logits (num_heads,) that join the softmax's denominator."""
+        return None
 
 
 def split_heads(x: mx.array, num_heads: int) -> mx.array:

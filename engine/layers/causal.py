@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 
 from engine.cache.rows import Rows
+from engine.layers.fused import add_branch
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import Architecture, Module
 
@@ -22,8 +23,8 @@ class PreNormBlock(Module):
         self.post_attention_layernorm = post_norm
 
     def __call__(self, x: mx.array, rows: Rows) -> mx.array:
-        x = x + self.self_attn(self.input_layernorm(x), rows)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = add_branch(x, self.self_attn, self.input_layernorm, rows)
+        return add_branch(x, self.mlp, self.post_attention_layernorm)
 
 
 class Decoder(Module):

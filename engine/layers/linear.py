@@ -1,5 +1,6 @@
 """Matrix products with dense or packed weights: the seam between the architectures and the kernels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -7,7 +8,7 @@ import mlx.core as mx
 from engine.checkpoint.checkpoint import Quantization
 from engine.device import Device
 from engine.layers.module import Module
-from engine.layers.panels import PanelLayout, can_pack
+from engine.layers.panels import NOTHING, Around, PanelLayout, can_pack
 
 
 class Weight(Module):
@@ -136,25 +137,28 @@ class Linear(Weight):
 
     def __call__(self, x: mx.array) -> mx.array:
         if self._panels is not None:
-            return project(x, self)[0]
+            return multiply_panels(x, [self])[0]
         y = self.multiply(x)
         return y + self.bias if self._biased else y
 
-    def panels(self) -> tuple[PanelLayout, mx.array, mx.array | None] | None:
-        """Layout, panels and bias for the native kernels; None without them."""
-        return None if self._panels is None else (self._panels, self.weight, self.bias if self._biased else None)
+    @property
+    def layout(self) -> PanelLayout | None:
+        """How its weight lies in memory for the native kernels; None without them."""
+        return self._panels
+
+    @property
+    def optional_bias(self) -> mx.array | None:
+        """The bias, where it has one."""
+        return self.bias if self._biased else None
 
 
-def project(x: mx.array, *linears: Linear) -> list[mx.array]:
-    """Several projections of one input, in one call where the kernels allow it.
-
-    x: (..., columns); returns (..., rows) for each.
-    """
-    targets = [target for linear in linears if (target := linear.panels()) is not None]
-    if len(targets) < len(linears) or len({layout.shape_of_rows for layout, _, _ in targets}) > 1:
-        return [linear(x) for linear in linears]
-    layouts, panels, biases = zip(*targets, strict=True)
-    return layouts[0].multiply(x, panels, [layout.rows for layout in layouts], biases)
+def multiply_panels(x: mx.array, linears: Sequence[Linear], around: Around = NOTHING) -> list[mx.array]:
+    """Products of one input with weights in panels of one layout, in one call."""
+    layouts = [linear.layout for linear in linears if linear.layout is not None]
+    rows = [layout.rows for layout in layouts]
+    return layouts[0].multiply(
+        x, [linear.weight for linear in linears], rows, [linear.optional_bias for linear in linears], around
+    )
 
 
 class Embedding(Weight):

@@ -3,6 +3,7 @@
 import mlx.core as mx
 
 from engine.layers.activations import ACTIVATIONS
+from engine.layers.fused import Norm, project_gated, project_onto
 from engine.layers.linear import Linear
 from engine.layers.module import Module
 
@@ -14,10 +15,14 @@ class GatedMLP(Module):
         self.gate_proj = Linear(hidden_size, inner_size, bias=bias)
         self.up_proj = Linear(hidden_size, inner_size, bias=bias)
         self.down_proj = Linear(inner_size, hidden_size, bias=bias)
-        self._activation = ACTIVATIONS[activation]
+        self._activation = activation
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(self._activation(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(project_gated(x, self.gate_proj, self.up_proj, self._activation))
+
+    def onto(self, x: mx.array, norm: Norm) -> mx.array:
+        """x + self(norm(x))."""
+        return project_onto(x, project_gated(x, self.gate_proj, self.up_proj, self._activation, norm), self.down_proj)
 
 
 class MLP(Module):

@@ -15,12 +15,27 @@ class RMSNorm(Module):
         self.weight = mx.ones((size,))
         self._eps = eps
 
+    @property
+    def eps(self) -> float:
+        """Added to the mean of the squares."""
+        return self._eps
+
+    @property
+    def factors(self) -> mx.array:
+        """What the normalised vector is multiplied with: (size,)."""
+        return self.weight
+
     def __call__(self, x: mx.array) -> mx.array:
         return mx.fast.rms_norm(x, self.weight, self._eps)
 
 
 class UnitOffsetRMSNorm(RMSNorm):
     """RMSNorm whose factor is 1 + weight (Gemma)."""
+
+    @property
+    def factors(self) -> mx.array:
+        """What the normalised vector is multiplied with: (size,)."""
+        return 1.0 + self.weight
 
     def __call__(self, x: mx.array) -> mx.array:
         return mx.fast.rms_norm(x, 1.0 + self.weight, self._eps)

@@ -51,17 +51,19 @@ class PanelLayout:
     dtype: mx.Dtype
     quantization: Quantization | None
 
-    @property
-    def shape_of_rows(self) -> tuple[Any, ...]:
-        """What two weights must have in common to be multiplied in one call."""
-        return self.columns, self.dtype, self.quantization
+    def fits(self, other: "PanelLayout | None") -> bool:
+        """True when two weights can be multiplied in one call."""
+        return other is not None and self._arguments == other._arguments
 
     def pack(self, weight: mx.array, scales: mx.array | None = None, biases: mx.array | None = None) -> mx.array:
         """Panels of a dense weight, or of MLX's packed arrays."""
         q = self.quantization
-        if q is None:
-            return self.kernels.pack_dense(weight)
-        return self.kernels.pack_packed(weight, scales, biases, q.group_size, q.bits, q.mode)
+        panels: mx.array = (
+            self.kernels.pack_dense(weight)
+            if q is None
+            else self.kernels.pack_packed(weight, scales, biases, q.group_size, q.bits, q.mode)
+        )
+        return panels
 
     def multiply(
         self,
@@ -73,20 +75,22 @@ class PanelLayout:
     ) -> list[mx.array]:
         """x @ weight.T + bias for weights of one layout, which may differ in their number of rows."""
         kernel = self.kernels.multiply_dense if self.quantization is None else self.kernels.multiply_packed
-        return kernel(
-            x, panels, rows, biases, *self._arguments, around.norm, around.eps, around.residual, around.activation
-        )
+        extras = (around.norm, around.eps, around.residual, around.activation)
+        products: list[mx.array] = kernel(x, panels, rows, biases, *self._arguments, *extras)
+        return products
 
     def multiply_chosen(self, x: mx.array, stack: mx.array, chosen: mx.array) -> mx.array:
         """x @ stack[chosen].T: x (..., 1 or n, 1, columns), chosen (..., n) to (..., n, 1, rows)."""
         dense = self.quantization is None
         kernel = self.kernels.multiply_dense_chosen if dense else self.kernels.multiply_packed_chosen
-        return kernel(x, stack, chosen, self.rows, *self._arguments)
+        products: mx.array = kernel(x, stack, chosen, self.rows, *self._arguments)
+        return products
 
     def take(self, panels: mx.array, ids: mx.array) -> mx.array:
         """Rows by number, in float32: (...) integers to (..., columns)."""
         kernel = self.kernels.take_dense if self.quantization is None else self.kernels.take_packed
-        return kernel(panels, ids, self.rows, *self._arguments)
+        rows: mx.array = kernel(panels, ids, self.rows, *self._arguments)
+        return rows
 
     @property
     def _arguments(self) -> tuple[Any, ...]:

@@ -122,6 +122,7 @@ class Attend : public CpuPrimitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     allocate_by_position(outputs[0]);
+    if (writes_) let_go(inputs, outputs);
     PerRow slots = slots_, places = places_, lengths = lengths_;
     for (PerRow* each : {&slots, &places, &lengths}) each->find(inputs);
     std::vector<Written> written;
@@ -148,6 +149,13 @@ class Attend : public CpuPrimitive {
     const mx::Strides strides{length * heads * width, width, heads * width, 1};
     const auto [size, by_row, by_column] = mx::check_contiguity(out.shape(), strides);
     out.set_data(mx::allocator::malloc(out.nbytes()), size, strides, {true, by_row, by_column});
+  }
+
+  // Each output refers to the inputs. One of them is enough, and an input can only be given on when it is the last.
+  static void let_go(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) {
+    for (auto& output : outputs) {
+      if (&output.inputs() != &inputs && !output.is_tracer()) output.inputs().clear();
+    }
   }
 
   // Gives an output the memory of an input that nobody else uses, or a copy of it.

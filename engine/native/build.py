@@ -1,4 +1,4 @@
-"""Compile the C++ files of this folder into one extension module, once per machine. Knows compilers, not what they build.
+"""Compile the C++ files of this folder into one extension module, once per machine. Knows compilers, not arithmetic.
 
     python -m engine.native.build
 

@@ -3,10 +3,11 @@
 import importlib.machinery
 import importlib.util
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
+import mlx.core  # noqa: F401  # the kernels' module needs its library and its types
 
 from engine.errors import KernelsUnavailable
 from engine.native.build import MODULE_NAME, Target, build
@@ -21,8 +22,9 @@ def load_kernels(target: Target = "native", *, threads: int | None = None, check
     threads: that compute one operation; None is one per usable CPU
     Raises KernelsUnavailable.
     """
-    if mx.__version__ != MLX_VERSION:
-        raise KernelsUnavailable(f"they need MLX {MLX_VERSION}, not {mx.__version__}")
+    installed = version("mlx")
+    if installed != MLX_VERSION:
+        raise KernelsUnavailable(f"they need MLX {MLX_VERSION}, not {installed}")
     kernels = _import(build(target, checked=checked))
     kernels.set_threads(threads or usable_cpus())
     return kernels

@@ -32,10 +32,13 @@ class PieceFile:
         size = self._library.get_piece_size()
         if size < _MIN_PIECES:
             raise CheckpointCorrupt(file.name, f"it has {size} pieces")
-        self.pieces = [str(self._library.id_to_piece(place)) for place in range(size)]
+        try:
+            self.pieces = [str(self._library.id_to_piece(place)) for place in range(size)]
+            self.spaced = "".join(self._library.encode("a", out_type=str)).startswith("\u2581")
+        except UnicodeDecodeError:
+            raise CheckpointCorrupt(file.name, "one of its pieces is not UTF-8") from None
         self.control = [place for place in range(size) if self._library.is_control(place)]
         self.unknown: int = self._library.unk_id()
-        self.spaced = "".join(self._library.encode("a", out_type=str)).startswith("\u2581")
 
     def find(self, text: str, *, spaced: bool = True) -> list[int]:
         """Places of the pieces that make up a text. spaced: with the space before it that the file asks for."""

@@ -75,11 +75,11 @@ class SentencePieceVocabulary:
                 continue
             spaced = not (ids and self._layout.continues)
             found = self._pieces(part, spaced=spaced)
-            # A file may have special tokens among its words, and finds them in any text.
+            # A file may have special tokens among its words, and would find them in any text.
             if not parse_special and not self._forbidden.isdisjoint(found):
-                found = [
-                    each for broken in self._special.break_up(part) for each in self._pieces(broken, spaced=spaced)
-                ]
+                first, *others = self._special.break_up(part)
+                found = self._pieces(first, spaced=spaced)
+                found += [each for other in others for each in self._pieces(other, spaced=False)]
             ids += found
         return ids
 
