@@ -1,5 +1,7 @@
 """Which device runs the model, in which precision, with which libraries; the only place that asks."""
 
+import ctypes
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -71,3 +73,12 @@ def prepare_device(kernels: Kernels = "native", threads: int | None = None) -> D
     except KernelsUnavailable as unavailable:
         return Device("cpu", mx.float32, _BLAS, f"none: {unavailable.reason}")
     return Device("cpu", mx.float32, _BLAS, f"{native.path}, {native.threads()} threads", native)
+
+
+def return_freed_memory() -> None:
+    """Give the system what MLX and the C library keep of freed memory."""
+    mx.clear_cache()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, other libraries need it less
+        if trim is not None:
+            trim(0)

@@ -75,7 +75,13 @@ class Engine:
         self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, end_ids, start_ids)
         self._pace = Pace(settings.max_gap_ms / 1000, settings.prefill_chunk_tokens)
         self._scheduler = Scheduler(
-            settings.max_rows, self._pace, self._room, self._runner.begin, self._runner.pause, bool(start_ids)
+            settings.max_rows,
+            self._pace,
+            self._room,
+            self._runner.begin,
+            self._runner.pause,
+            has_source=bool(start_ids),
+            endless_tokens=self.info.context_length if self.info.endless else None,
         )
         self._read_at, self._busy = monotonic(), False
         self._before_launch = settings.before_launch
@@ -88,7 +94,7 @@ class Engine:
         self._check_room(request)
         if request.request_id in self._live:
             raise ParameterInvalid("request_id", f"Request {request.request_id} is already running.")
-        sequence = Row(request, monotonic())
+        sequence = Row(request, monotonic(), self._scheduler.longest(request)[0])
         self._live[request.request_id] = sequence
         self._scheduler.add(sequence)
 
@@ -227,7 +233,7 @@ def _check(request: GenerationRequest, info: ModelInfo) -> None:
     prompt_tokens = len(request.prompt_ids)
     if not prompt_tokens:
         raise ParameterInvalid("prompt", "The prompt has no tokens.")
-    if prompt_tokens >= info.context_length:
+    if prompt_tokens >= info.context_length and not info.endless:
         raise ContextLengthExceeded(prompt_tokens, info.context_length)
     room = info.room(prompt_tokens)
     if not 1 <= request.sampling.max_tokens <= room:
@@ -278,11 +284,12 @@ def _start_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
 
 
 def _kv_bytes(settings: EngineSettings, checkpoint: Checkpoint) -> int:
-    return free_bytes(checkpoint.num_bytes) if settings.kv_bytes is None else settings.kv_bytes
+    """Three quarters of what is free; the rest is for prefixes."""
+    return 3 * free_bytes(checkpoint.num_bytes) // 4 if settings.kv_bytes is None else settings.kv_bytes
 
 
 def _prefix_store(settings: EngineSettings, checkpoint: Checkpoint, model: CausalModel) -> PrefixStore[Content]:
-    limit_bytes = _kv_bytes(settings, checkpoint) // 4 if settings.prefix_bytes is None else settings.prefix_bytes
+    limit_bytes = _kv_bytes(settings, checkpoint) // 3 if settings.prefix_bytes is None else settings.prefix_bytes
     size = block_tokens(model.windows)
     if settings.prefix_folder is None or not limit_bytes:
         return PrefixStore(limit_bytes, size)
@@ -319,6 +326,7 @@ def _describe(
         blas=device.blas,
         kernels=device.kernels,
         advice=device.advice,
+        endless=settings.endless and not isinstance(model, EncoderDecoder),
     )
 
 

@@ -12,7 +12,7 @@ from engine.cache.rows import Rows
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.load import load_tensors
 from engine.config import ConfigReader
-from engine.device import Device
+from engine.device import Device, return_freed_memory
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 from engine.layers.encoder import Encoder
 from engine.layers.linear import Weight
@@ -94,6 +94,7 @@ def _build(checkpoint: Checkpoint, device: Device, on_progress: Progress | None)
     _load(model, checkpoint, on_progress)
     _settle(model, device)
     mx.eval(list(model.parameters().values()))
+    return_freed_memory()  # what weights were before they were settled is never needed again
     return model
 
 

@@ -108,9 +108,8 @@ class Runner:
         self._rows[sequence] = row
         assert isinstance(row, Row)  # beams are never begun again
         assert sequence.held is not None  # the scheduler has reserved a slot
-        planned = len(sequence.request.prompt_ids) + sequence.request.sampling.max_tokens
         source_length = len(sequence.request.prompt_ids) if self._encoder is not None else 0
-        row.slot = self._slots.take(sequence.held, planned, source_length)
+        row.slot = self._slots.take(sequence.held, sequence.planned, source_length)
         if self._encoder is not None:
             return 0
         tokens = sequence.tokens
@@ -154,13 +153,10 @@ class Runner:
         row = self._rows.get(sequence)
         if self._encoder is not None or not isinstance(row, Row) or row.slot is None:
             return
-        tokens = sequence.tokens
-        known = min(len(tokens), row.slot.length)
+        known = min(sequence.num_tokens, row.slot.length)
         size = self._prefixes.block_tokens
-        if not last and (known % size or not sequence.outputs):
-            return
-        start = max(0, known - 2 * size)
-        self._computed += self._store(tokens, start, known, row.slot.tokens)
+        if last or known % size == 0:
+            self._computed += self._store(sequence.tokens, max(0, known - 2 * size), known, row.slot.tokens)
 
     def end_ids_of(self, request: GenerationRequest) -> frozenset[int]:
         """Tokens that end this request."""

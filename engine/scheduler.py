@@ -9,6 +9,7 @@ from engine.sequence import GenerationRequest
 
 _HEADROOM_TOKENS = 256  # of the answer, that a slot has room for from the start
 _AGEING_TOKENS_PER_SECOND = 200  # a second of waiting counts as so many tokens less served
+_SINK_TOKENS = 4  # at the beginning of an endless sequence, that stay
 _SHARED_TOKENS = 16  # at the beginning of two prompts, from which on one waits for the other
 _PRIORITY_TOKENS = 2000  # a step of priority counts as so many tokens served, or ten seconds of waiting
 
@@ -18,6 +19,7 @@ class Sequence:
     """One request on its way through the engine. Counts are tokens.
 
     arrival: seconds on the engine's clock
+    planned: tokens that it may come to hold
     outputs: tokens read and reported
     to_read: tokens whose keys and values must be stored before the next one can be sampled: the prompt, and after a
         pause what was written so far
@@ -26,11 +28,13 @@ class Sequence:
     served: prompt tokens computed for it
     held: capacities of the slot it holds, or None
     restored: prompt tokens that were found instead of computed
+    skipped: tokens left out after the first few, in an endless sequence
     finished: nothing of it is wanted any more
     """
 
     request: GenerationRequest
     arrival: float = 0.0
+    planned: int = 0
     outputs: list[int] = field(default_factory=list)
     to_read: int = 0
     prefilled: int = 0
@@ -39,6 +43,7 @@ class Sequence:
     held: tuple[int, int] | None = None
     begun: bool = False
     restored: int = 0
+    skipped: int = 0
     finished: bool = False
 
     def __post_init__(self) -> None:
@@ -56,8 +61,21 @@ class Sequence:
 
     @property
     def tokens(self) -> list[int]:
-        """Prompt and answer so far."""
-        return [*self.request.prompt_ids, *self.outputs]
+        """Prompt and answer so far, without what is skipped."""
+        tokens = [*self.request.prompt_ids, *self.outputs]
+        return tokens[:_SINK_TOKENS] + tokens[_SINK_TOKENS + self.skipped :] if self.skipped else tokens
+
+    @property
+    def num_tokens(self) -> int:
+        """How many these are."""
+        return len(self.request.prompt_ids) + len(self.outputs) - self.skipped
+
+    def shorten(self, limit: int) -> None:
+        """Skip the oldest tokens after the first few, which attention leans on, so that half of `limit` is free.
+
+        The rest is read again at new positions (Xiao et al. 2023, arXiv:2309.17453, whose cache is shifted instead).
+        """
+        self.skipped += max(0, self.num_tokens - limit // 2)
 
     @property
     def searched(self) -> bool:
@@ -101,6 +119,7 @@ class Step:
 class Scheduler:
     """At most `max_rows` sequences run, as many as have room; their prompts are read at the pace that streams allow.
 
+    endless_tokens: sequences that grow longer go on without their oldest tokens; None skips nothing
     has_source: an encoder reads the prompt, at once; the decoder's own tokens are apart from it
     begin: called when a sequence is first worked on; returns how many of its tokens are already there
     pause: called when a sequence has to give its slot back; it is begun again later
@@ -112,6 +131,7 @@ class Scheduler:
     begin: Callable[[Sequence], int] = lambda _: 0
     pause: Callable[[Sequence], None] = lambda _: None
     has_source: bool = False
+    endless_tokens: int | None = None
     num_preemptions: int = 0
     _waiting: list[Sequence] = field(default_factory=list)
     _running: list[Sequence] = field(default_factory=list)
@@ -130,11 +150,7 @@ class Scheduler:
 
     def preempt(self, sequence: Sequence) -> None:
         """Take a running sequence's slot; it waits, and what it had is read again."""
-        self._running.remove(sequence)
-        self._give_back(sequence)
-        self.pause(sequence)
-        sequence.begun, sequence.prefilled = False, 0
-        self._waiting.append(sequence)
+        self._stop(sequence)
         self.num_preemptions += 1
 
     def preempt_all(self) -> None:
@@ -169,7 +185,9 @@ class Scheduler:
     def longest(self, request: GenerationRequest) -> tuple[int, int]:
         """Tokens that a request may come to hold, and those of its source."""
         prompt, answer = len(request.prompt_ids), request.sampling.max_tokens
-        return (1 + answer, prompt) if self.has_source else (prompt + answer, 0)
+        if self.has_source:
+            return 1 + answer, prompt
+        return min(prompt + answer, self.endless_tokens or prompt + answer), 0
 
     def needed_bytes(self, request: GenerationRequest) -> int:
         """Bytes that a request may come to hold."""
@@ -180,16 +198,19 @@ class Scheduler:
         # A paused sequence's last token may not be read yet: what it has to read again is not known before.
         ready = [each for each in self._waiting if each.sampled == len(each.outputs) or each.searched]
         for sequence in sorted(ready, key=lambda each: each.score(now)):
+            if self.endless_tokens is not None and sequence.num_tokens >= self.endless_tokens:
+                sequence.shorten(self.endless_tokens)
             if len(self._running) >= self.max_rows or not self._take(sequence):
                 return
             self._waiting.remove(sequence)
             self._running.append(sequence)
-            sequence.to_read = len(sequence.tokens)
+            sequence.to_read = sequence.num_tokens
 
     def _take(self, sequence: Sequence) -> bool:
         """Reserve a slot with room for the start; the whole of it for beams, which are never paused."""
         longest, source = self.longest(sequence.request)
-        start = longest if sequence.searched else min(longest, longest - self._answer_left(sequence) + _HEADROOM_TOKENS)
+        stored = 1 + len(sequence.outputs) if self.has_source else sequence.num_tokens
+        start = longest if sequence.searched else min(longest, stored + _HEADROOM_TOKENS)
         extra = sequence.request.sampling.num_beams if sequence.searched else 0
         if not self.room.fits(start, source, extra):
             return False
@@ -197,8 +218,12 @@ class Scheduler:
         self.room.hold(extra * self.room.needed_bytes(start, source))
         return True
 
-    def _answer_left(self, sequence: Sequence) -> int:
-        return sequence.request.sampling.max_tokens - len(sequence.outputs)
+    def _stop(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        self._give_back(sequence)
+        self.pause(sequence)
+        sequence.begun, sequence.prefilled = False, 0
+        self._waiting.append(sequence)
 
     def _give_back(self, sequence: Sequence) -> None:
         if sequence.held is None:
@@ -210,6 +235,9 @@ class Scheduler:
 
     def _with_room(self, decode: list[Sequence], now: float) -> list[Sequence]:
         """Make room for one more token in every row. Where there is none, the row that is last in line gives way."""
+        if self.endless_tokens is not None:
+            for sequence in [each for each in decode if self._needed(each) > self.endless_tokens]:
+                self._stop(sequence)
         for sequence in sorted(decode, key=lambda each: each.score(now)):
             while sequence.held is not None and not self._grown(sequence):
                 victims = [each for each in self._running if not each.searched]
@@ -219,7 +247,7 @@ class Scheduler:
     def _grown(self, sequence: Sequence) -> bool:
         assert sequence.held is not None  # asked of running sequences alone
         capacity, source = sequence.held
-        needed = sequence.sampled + (1 if self.has_source else len(sequence.request.prompt_ids))
+        needed = self._needed(sequence)
         if needed <= capacity or sequence.searched:
             return True
         if not self.room.fits(capacity_for(needed), source):
@@ -227,6 +255,11 @@ class Scheduler:
         sequence.held = self.room.take(capacity_for(needed), source)
         self.room.give_back(capacity, source)
         return True
+
+    def _needed(self, sequence: Sequence) -> int:
+        """Tokens stored once one more has been decoded."""
+        before = 1 if self.has_source else len(sequence.request.prompt_ids) - sequence.skipped
+        return before + sequence.sampled
 
     def _prefill(self, num_decoded: int, now: float) -> list[tuple[Sequence, int]]:
         reading = sorted((each for each in self._running if each.prompt_left), key=lambda each: each.score(now))

@@ -7,6 +7,8 @@ from typing import Literal
 
 from engine.scheduler import Step
 
+ENDLESS_TOKENS = 1 << 20  # of one answer: even what is endless has a bound
+
 # Which kernels to use on the CPU: those for this machine, or a lower path of the same code, or none.
 Kernels = Literal["native", "avx2", "portable", "off"]
 
@@ -20,9 +22,10 @@ class EngineSettings:
     max_gap_ms: how long a running stream may wait for its next token while others' prompts are read
     kv_bits: 8 or 4 keeps keys and values quantised; None keeps them as computed
     kv_bytes: of keys and values of running sequences, at most; None takes what the machine has to spare
-    prefix_bytes: of those kept for sequences to come, in memory; None is a quarter of kv_bytes, 0 keeps nothing
+    prefix_bytes: of those kept for sequences to come, in memory; None is a third of kv_bytes, 0 keeps nothing
     prefix_folder, prefix_disk_bytes: where they are also kept for later runs, and how much; None keeps none
     context_length: upper bound on the model's own; None leaves it
+    endless: go on past the context without the oldest tokens, in models that read their own prompt
     kernels, threads: see engine.device.prepare_device
     before_launch: called with every step before it is computed; what it raises fails that step (fault injection)
     """
@@ -36,6 +39,7 @@ class EngineSettings:
     prefix_folder: Path | None = None
     prefix_disk_bytes: int = 4 << 30
     context_length: int | None = None
+    endless: bool = False
     kernels: Kernels = "native"
     threads: int | None = None
     before_launch: Callable[[Step], None] | None = None
@@ -49,6 +53,7 @@ class ModelInfo:
         makes a vector of a text, "classifier" scores
     context_length: prompt and answer together, as far as memory allows; each for itself where an encoder reads the
         prompt; of the longest text, where nothing is written
+    endless: prompts and answers may be longer than the context; the oldest tokens are left out then
     embedding_size: numbers in a vector; num_labels: scores per text
     """
 
@@ -64,11 +69,14 @@ class ModelInfo:
     blas: str
     kernels: str
     advice: str
+    endless: bool = False
     embedding_size: int = 0
     num_labels: int = 0
 
     def room(self, prompt_tokens: int) -> int:
         """Tokens that may be generated after a prompt of this length."""
+        if self.endless:
+            return ENDLESS_TOKENS
         return self.context_length - (1 if self.kind == "encoder-decoder" else prompt_tokens)
 
 

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 from server.addresses import ForgiveAddresses
 from server.error_responses import install
 from server.registry import Registry
-from server.routes import chat, completions, health, models
+from server.routes import chat, completions, embeddings, health, models, rerank
 from server.security import BodyLimit, HostGuard, KeyGuard, OriginGuard
 from server.settings import Settings
 from server.traffic import Traffic
@@ -45,6 +45,6 @@ def _routes(settings: Settings, registry: Registry) -> FastAPI:
     app.state.settings = settings
     app.state.registry = registry
     install(app)
-    for resource in (chat, completions, models, health):
+    for resource in (chat, completions, embeddings, rerank, models, health):
         app.include_router(resource.router)
     return app

@@ -66,6 +66,10 @@ def serve(
         int | None,
         typer.Option(help="Requests that run or wait, per model.", min=1, show_default="1024"),
     ] = None,
+    endless: Annotated[
+        bool | None,
+        typer.Option("--endless", help="Go on past the context without the oldest tokens.", show_default=False),
+    ] = None,
     max_rows: Annotated[int | None, typer.Option(help="Requests that run at once.", min=1, show_default="16")] = None,
     max_gap_ms: Annotated[
         float | None,
@@ -81,7 +85,7 @@ def serve(
     ] = None,
     prefix_gb: Annotated[
         float | None,
-        typer.Option(help="Memory for those of earlier requests; 0 keeps none.", show_default="a quarter of kv-gb"),
+        typer.Option(help="Memory for those of earlier requests; 0 keeps none.", show_default="a third of kv-gb"),
     ] = None,
     prefix_disk_gb: Annotated[
         float | None,
@@ -127,6 +131,7 @@ def serve(
         context_length=context_length,
         default_max_tokens=default_max_tokens,
         max_queue=max_queue,
+        endless=endless,
         max_rows=max_rows,
         max_gap_ms=max_gap_ms,
         kv_bits=kv_bits,

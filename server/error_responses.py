@@ -6,10 +6,11 @@ import re
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from engine.errors import EngineError
 from server.errors import INTERNAL, INTERNAL_MESSAGE, ApiError, Row, envelope, envelope_of, headers_of, row_of
+from server.stream import ClientLeft
 
 log = logging.getLogger("bramley.http")
 
@@ -31,6 +32,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _framework)
     app.add_exception_handler(ApiError, _ours)
     app.add_exception_handler(EngineError, _ours)
+    app.add_exception_handler(ClientLeft, _left)
     app.add_exception_handler(Exception, _unknown)
 
 
@@ -41,6 +43,10 @@ def error_response(error: Exception) -> JSONResponse:
 
 async def _ours(_: Request, error: Exception) -> JSONResponse:
     return error_response(error)
+
+
+async def _left(_: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # for the log; nobody reads it
 
 
 async def _unknown(_: Request, error: Exception) -> JSONResponse:

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from engine.errors import ContextLengthExceeded, StepFailed
 from engine.sampling.params import SamplingParams
 from engine.sequence import FinishReason, GenerationRequest
+from engine.settings import ENDLESS_TOKENS
 from server.continuation import Continuation, Delta, ScoredToken, TextRules
 from server.registry import ServedModel
 from server.schemas.usage import Usage
@@ -55,7 +56,7 @@ class Generation:
         plan = self._plan
         self._reads_source = text.defaults.reads_source
         for prompt in plan.prompts:
-            if len(prompt) >= context_length:
+            if len(prompt) >= context_length and not self._model.endless:
                 raise ContextLengthExceeded(len(prompt), context_length, plan.param)
         prompts = [prompt for prompt in plan.prompts for _ in range(plan.num_choices)]
         self._continuations = [
@@ -103,7 +104,7 @@ class Generation:
     ) -> GenerationRequest:
         sampling = self._plan.sampling
         # An encoder reads its prompt apart; the answer shares the context with nothing but its first token.
-        room = context_length - (1 if self._reads_source else len(prompt))
+        room = ENDLESS_TOKENS if self._model.endless else context_length - (1 if self._reads_source else len(prompt))
         # The tokenizer knows ends of a turn that the checkpoint's configuration may leave out.
         own_ends = () if sampling.ignore_eos else end_ids
         sampling = replace(

@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.sentence_settings import SentenceSettings, read_sentence_settings
 from server.errors import ModelNotFound, WrongModelKind
 from server.supervisor import Health, Supervisor
 
 if TYPE_CHECKING:
     from engine.generation_defaults import GenerationDefaults
+    from engine.sentence_settings import SentenceSettings
     from engine.text.chat_template import ChatTemplate
     from engine.text.tokenizer import Tokenizer
+
+WRITING_KINDS = ("decoder", "encoder-decoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class ModelText:
     tokenizer: "Tokenizer"
     chat_template: "ChatTemplate | None"
     defaults: "GenerationDefaults"
-    sentence: SentenceSettings = field(default_factory=SentenceSettings)
+    sentence: "SentenceSettings"
 
 
 def load_text(path: Path) -> ModelText:
@@ -35,6 +37,7 @@ def load_text(path: Path) -> ModelText:
     # Imported late: the server answers before tokenizers and Jinja are loaded.
     from engine.checkpoint.checkpoint import open_checkpoint  # noqa: PLC0415
     from engine.generation_defaults import read_generation_defaults  # noqa: PLC0415
+    from engine.sentence_settings import read_sentence_settings  # noqa: PLC0415
     from engine.text.load import load_chat_template, load_tokenizer  # noqa: PLC0415
 
     checkpoint = open_checkpoint(path)
@@ -87,6 +90,12 @@ class ServedModel:
         """Tokens of prompt and answer together, once the model is loaded."""
         own: int = (await self.supervisor.ready())["context_length"]
         return self._capped(own)
+
+    @property
+    def endless(self) -> bool:
+        """Whether prompt and answer may be longer than the context; known once the model is loaded."""
+        info = self.supervisor.info
+        return info is not None and bool(info.get("endless"))
 
     @property
     def known_context_length(self) -> int | None:

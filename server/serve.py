@@ -1,6 +1,7 @@
 """Bring a server up: check the address, start the worker, and only then import the web. Says what a person sees."""
 
 import asyncio
+import json
 import logging
 import shlex
 import sys
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 
 # Addresses to listen on that are none to connect to.
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nothing is bound here
+# What to ask a model for first, by its kind: a route and its body.
+_QUESTION = "What is the capital of France?"
+_CHAT: tuple[str, dict[str, Any]] = (
+    "chat/completions",
+    {"temperature": 0, "messages": [{"role": "user", "content": _QUESTION}]},
+)
+_EXAMPLES: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "embedder": ("embeddings", {"input": _QUESTION}),
+    "classifier": ("rerank", {"query": _QUESTION, "documents": ["Paris is its capital.", "It has many rivers."]}),
+}
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
@@ -63,8 +74,10 @@ def _run(settings: Settings, registry: Registry, opened: "socket.socket") -> int
     announcing: list[asyncio.Task[None]] = []
 
     def announce() -> None:
-        _say(_address_lines(settings, registry, opened.getsockname()[1]))
-        announcing.append(asyncio.create_task(_announce_model(registry.models[0])))
+        url = _url(settings.host, opened.getsockname()[1])
+        _say(f"Serving {', '.join(model.name for model in registry.models)} at {url}")
+        key = ' -H "Authorization: Bearer YOUR_KEY"' if settings.keys() else ""
+        announcing.append(asyncio.create_task(_announce_model(registry.models[0], url, key)))
 
     Listener(settings, build_app(settings, registry), registry, announce).run(sockets=[opened])
     return 0
@@ -94,26 +107,24 @@ def _served(
     )
 
 
-def _address_lines(settings: Settings, registry: Registry, port: int) -> str:
-    host = _ANYWHERE.get(settings.host, settings.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
-    key = ' -H "Authorization: Bearer YOUR_KEY"' if settings.keys() else ""
-    body = (
-        f'{{"model": "{registry.models[0].name}", "temperature": 0, '
-        '"messages": [{"role": "user", "content": "What is the capital of France?"}]}'
-    )
-    names = ", ".join(model.name for model in registry.models)
-    return f"Serving {names} at {url}\nTry it:\n  curl {url}/chat/completions{key} -d {shlex.quote(body)}"
+def _url(host: str, port: int) -> str:
+    host = _ANYWHERE.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
-async def _announce_model(model: ServedModel) -> None:
-    """Read what the first request will need, and say how the model runs or why it does not."""
+async def _announce_model(model: ServedModel, url: str, key: str) -> None:
+    """Read what the first request will need, and say how the model runs and is asked, or why it cannot be used.
+
+    key: the option of curl that sends one
+    """
     try:
         info, _ = await asyncio.gather(model.supervisor.ready(), model.text())
     except (ApiError, EngineError) as error:
         _say(f"{model.name} cannot be used: {error}")
     else:
         _say(_model_lines(model.name, info))
+        route, body = _EXAMPLES.get(info["kind"], _CHAT)
+        _say(f"Try it:\n  curl {url}/{route}{key} -d {shlex.quote(json.dumps({'model': model.name} | body))}")
 
 
 def _model_lines(name: str, info: Mapping[str, Any]) -> str:

@@ -33,13 +33,14 @@ class Settings(BaseSettings):
     allowed_hosts, allowed_origins: besides the local ones; "*" allows all
     allow_insecure: bind a public address without a key
     context_length: tokens of prompt and answer together; None takes the model's own
+    endless: go on past the context, without the oldest tokens
     default_max_tokens: for chat requests that set none; None goes on until the context ends
     max_queue: HTTP requests that generate or wait, per model
     max_rows: sequences that run at once; the rest waits
     max_gap_ms: how long a running stream may wait for its next token while others' prompts are read
     kv_bits: 8 or 4 keeps keys and values quantised
     kv_gb: memory for keys and values of running requests, in 10^9 bytes; None takes what the machine has to spare
-    prefix_gb: memory for those of earlier requests; None is a quarter of kv_gb, 0 keeps none
+    prefix_gb: memory for those of earlier requests; None is a third of kv_gb, 0 keeps none
     prefix_folder, prefix_disk_gb: where they are also kept for later runs, and how much; 0 keeps none
     kernels, threads: of the CPU: "off" leaves MLX's own; None is one thread per usable CPU
     """
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     models: Names = ("smollm2-135m",)
     models_dir: Path = Field(default_factory=_default_models_dir)
     context_length: int | None = Field(default=None, ge=1)
+    endless: bool = False
     default_max_tokens: int | None = Field(default=None, ge=1)
 
     max_rows: int = Field(default=16, ge=1, le=256)
@@ -125,6 +127,7 @@ class Settings(BaseSettings):
             prefix_folder=self.prefix_folder if self.prefix_disk_gb else None,
             prefix_disk_bytes=int(self.prefix_disk_gb * 1e9),
             context_length=self.context_length,
+            endless=self.endless,
             kernels=self.kernels,
             threads=self.threads,
         )

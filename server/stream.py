@@ -53,14 +53,11 @@ async def respond(request: Request, generation: Generation, reply: Reply, option
     The first event is there before the status is sent, so that whatever can fail, fails with a proper status.
     """
     request.state.record["generation"] = generation.generation_id
-    try:
-        if options is None:
-            return await unless_client_leaves(request.receive, _whole(request, generation, reply))
-        events = _events(request, generation, reply, options)
-        first = await unless_client_leaves(request.receive, anext(events))
-        return EventStream(first, events)
-    except ClientLeft:
-        return Response(status_code=499)  # for the log; nobody reads it
+    if options is None:
+        return await unless_client_leaves(request.receive, _whole(request, generation, reply))
+    events = _events(request, generation, reply, options)
+    first = await unless_client_leaves(request.receive, anext(events))
+    return EventStream(first, events)
 
 
 async def _whole(request: Request, generation: Generation, reply: Reply) -> Response:

@@ -24,6 +24,15 @@ def starter_model() -> Path:
 
 
 @pytest.fixture(scope="session")
+def embedding_model() -> Path:
+    """The catalogue's embedding model; scripts/test fetches it, a bare pytest run skips."""
+    path = _ROOT / "models" / "all-minilm-l6-v2"
+    if not (path / "model.safetensors").exists():
+        pytest.skip("all-minilm-l6-v2 is not in models/: run scripts/test, or bramley pull all-minilm-l6-v2")
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_llama() -> Path:
     """A random Llama of a few hundred kilobytes, in Hugging Face's layout."""
     return _ROOT / "tests" / "parity" / "fixtures" / "llama"

@@ -15,6 +15,7 @@ from engine.layers.module import Architecture, Module
 from engine.layers.norm import LayerNorm
 from engine.layers.position import positions
 
+_MLX_PREFIX = "model."
 # Matrices that the checkpoint stores as (in, out).
 _TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
@@ -83,13 +84,17 @@ class Model(Architecture):
         return self.wte.multiply(hidden)
 
     def rename(self, name: str) -> str | None:
-        """Drop the prefix and the stored masks."""
-        return None if name.endswith((".attn.bias", ".attn.masked_bias")) else name.removeprefix("transformer.")
+        """Drop the prefix, which MLX folders call otherwise, and the stored masks."""
+        if name.endswith((".attn.bias", ".attn.masked_bias")):
+            return None
+        return name.removeprefix("transformer.").removeprefix(_MLX_PREFIX)
 
     def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
-        """Turn (in, out) matrices round; packed ones have been turned by whoever packed them."""
-        for name, array in super().convert(tensors):
-            yield name, array.T if name.endswith(_TRANSPOSED) and array.dtype != mx.uint32 else array
+        """Turn (in, out) matrices round; in MLX folders they have been turned."""
+        for name, array in tensors:
+            own = self.rename(name)
+            if own is not None:
+                yield own, array.T if own.endswith(_TRANSPOSED) and not name.startswith(_MLX_PREFIX) else array
 
 
 def _scales(config: ConfigReader, head_dim: int) -> list[float]:

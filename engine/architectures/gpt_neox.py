@@ -81,6 +81,8 @@ class Model(Architecture):
         return self.embed_in.multiply(hidden) if self._tied else self.embed_out(hidden)
 
     def rename(self, name: str) -> str | None:
-        """Drop the prefix and the stored masks."""
-        derived = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
-        return None if name.endswith(derived) else name.removeprefix("gpt_neox.")
+        """Drop the prefix and the stored masks. MLX folders have another prefix and call the layers h."""
+        if name.endswith((".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")):
+            return None
+        own = name.removeprefix("gpt_neox.").removeprefix("model.")
+        return f"layers.{own[2:]}" if own.startswith("h.") else own

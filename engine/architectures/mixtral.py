@@ -9,11 +9,13 @@ from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM
-from engine.layers.experts import GatedExperts, choose_experts, stack_experts
+from engine.layers.experts import GatedExperts, choose_experts, stack_experts, stacked_name
 from engine.layers.linear import Linear
 from engine.layers.module import Module
 from engine.layers.norm import RMSNorm
 from engine.layers.rope import Rope
+
+_PROJECTIONS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 
 
 class SparseMLP(Module):
@@ -64,6 +66,10 @@ class Model(CausalLM):
             windows=config.windows(num_layers),
         )
 
+    def rename(self, name: str) -> str | None:
+        """Experts make up one stack."""
+        return stacked_name(name, _PROJECTIONS)
+
     def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
-        """Stack the experts, which the checkpoint lists one by one."""
-        yield from stack_experts(tensors, self._num_experts, {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"})
+        """Stack the experts, which the checkpoint lists one by one, unless MLX has."""
+        yield from stack_experts(tensors, self._num_experts, _PROJECTIONS)

@@ -8,7 +8,7 @@ from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM, PreNormBlock
-from engine.layers.experts import GatedExperts, choose_experts, stack_experts
+from engine.layers.experts import GatedExperts, choose_experts, stack_experts, stacked_name
 from engine.layers.linear import Linear
 from engine.layers.mlp import GatedMLP
 from engine.layers.module import Module
@@ -50,8 +50,12 @@ class Model(CausalLM):
             windows=windows if config.flag("use_sliding_window", default=False) else None,
         )
 
+    def rename(self, name: str) -> str | None:
+        """Experts make up one stack."""
+        return stacked_name(name, {})
+
     def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
-        """Stack the experts, which the checkpoint lists one by one."""
+        """Stack the experts, which the checkpoint lists one by one, unless MLX has."""
         yield from stack_experts(tensors, self._num_experts, {})
 
 

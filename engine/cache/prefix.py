@@ -160,7 +160,10 @@ class PrefixStore(Generic[SizedT]):
         if block.parent is None or block not in block.parent.children.get(block.tokens[0], []):
             return
         self._release(block)
-        block.parent.children[block.tokens[0]].remove(block)
+        same = block.parent.children[block.tokens[0]]
+        same.remove(block)
+        if not same:
+            del block.parent.children[block.tokens[0]]
 
     def keep_on_disk(self, block: Block[SizedT]) -> None:
         """Hand a block whose content is computed to the slower tier."""

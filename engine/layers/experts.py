@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import mlx.core as mx
 
+from engine.errors import CheckpointCorrupt
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.linear import Weight
 from engine.layers.module import Module
@@ -73,9 +74,10 @@ def choose_experts(router_logits: mx.array, num_chosen: int, *, renormalise: boo
 def stack_experts(
     tensors: Iterable[tuple[str, mx.array]], num_experts: int, projections: dict[str, str]
 ) -> Iterator[tuple[str, mx.array]]:
-    """Join `x.experts.N.w` into one `x.switch_mlp.w`; other tensors pass.
+    """Join `x.experts.N.w` into one `x.switch_mlp.w`; other tensors, such as those of MLX folders, pass.
 
     projections: the checkpoint's names to ours
+    Raises CheckpointCorrupt when experts differ in shape, or one of them is not there.
     """
     parts: dict[tuple[str, str, str], dict[int, mx.array]] = {}
     for name, array in tensors:
@@ -88,5 +90,19 @@ def stack_experts(
         found[int(match["number"])] = array
         if len(found) == num_experts:
             prefix, projection, kind = key
-            yield f"{prefix}.switch_mlp.{projection}.{kind}", mx.stack([found[n] for n in sorted(found)])
+            stacked = f"{prefix}.switch_mlp.{projection}.{kind}"
+            if sorted(found) != list(range(num_experts)) or len({each.shape for each in found.values()}) > 1:
+                raise CheckpointCorrupt(stacked, f"it needs {num_experts} experts of one shape")
+            yield stacked, mx.stack([found[number] for number in range(num_experts)])
             del parts[key]
+
+
+def stacked_name(name: str, projections: dict[str, str]) -> str | None:
+    """What `stack_experts` calls a tensor. The first expert speaks for all: None for the others."""
+    match = _EXPERT.fullmatch(name)
+    if match is None:
+        return name
+    if int(match["number"]):
+        return None
+    projection = projections.get(match["projection"], match["projection"])
+    return f"{match['prefix']}.switch_mlp.{projection}.{match['kind']}"

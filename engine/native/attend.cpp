@@ -1,6 +1,7 @@
 // Attention as an MLX operation: new keys and values are written into the cache's own arrays, then the queries attend.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
@@ -9,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <tuple>
 
 #include "attention.hpp"
 #include "rows.hpp"
@@ -61,19 +63,19 @@ struct Written {
   size_t item_bytes;
 
   Written(const mx::array& tokens, mx::array& plane)
-      : from(tokens),
-        element_stride(tokens.strides(3) * static_cast<int64_t>(tokens.itemsize())),
+      : from(tokens, plane.shape(3)),
+        element_stride(tokens.strides(-1) * static_cast<int64_t>(tokens.itemsize())),
         to(plane.data<uint8_t>()),
         rows(tokens.shape(0)),
-        heads(tokens.shape(1)),
-        length(tokens.shape(2)),
-        width(tokens.shape(3)),
+        heads(plane.shape(1)),
+        length(tokens.shape(tokens.ndim() == 3 ? 1 : 2)),
+        width(plane.shape(3)),
         slots(plane.shape(0)),
         places(plane.shape(2)),
         item_bytes(tokens.itemsize()) {}
 
-  // A token whose slot or place does not exist is dropped.
-  void run(const PerRow& slot_of, const PerRow& place_of) const {
+  // A token whose slot or place does not exist is dropped. tables: of the rotation, or null; see Attention.
+  void run(const PerRow& slot_of, const PerRow& place_of, const Turn& turn, const float* tables) const {
     const int64_t vectors = static_cast<int64_t>(rows) * heads;
     const int parts = static_cast<int>(
         std::min(vectors, vectors * length * width * static_cast<int64_t>(item_bytes) / kBytesPerPart + 1));
@@ -83,8 +85,10 @@ struct Written {
         const int slot = slot_of[row], place = place_of[row];
         if (slot < 0 || slot >= slots || place < 0) continue;
         for (int i = 0; i < std::min(length, places - place); ++i) {
-          copy(from.at(row, head, i), to + ((static_cast<int64_t>(slot) * heads + head) * places + place + i) * width *
-                                               item_bytes);
+          const uint8_t* token = from.at(row, head, i);
+          uint8_t* out = to + ((static_cast<int64_t>(slot) * heads + head) * places + place + i) * width * item_bytes;
+          if (tables == nullptr) copy(token, out);
+          else rotate(token, turn, tables + (static_cast<int64_t>(row) * length + i) * turn.table_size(), out);
         }
       }
     });
@@ -98,44 +102,65 @@ struct Written {
     }
     for (int i = 0; i < width; ++i) std::memcpy(out + i * item_bytes, token + i * element_stride, item_bytes);
   }
+
+  void rotate(const uint8_t* token, const Turn& turn, const float* table, uint8_t* out) const {
+    std::vector<float> apart;
+    const float* x = reinterpret_cast<const float*>(token);
+    if (element_stride != static_cast<int64_t>(item_bytes)) {
+      apart.resize(width);
+      copy(token, reinterpret_cast<uint8_t*>(apart.data()));
+      x = apart.data();
+    }
+    rotate_vector(turn, table, x, width, reinterpret_cast<float*>(out));
+  }
 };
 
 struct Options {
   float scale, softcap;
   bool causal;
   int window;
-  bool has_sinks, has_mask;
+  bool has_sinks, has_mask, rotates;
+  Turn turn;
 };
 
-// Inputs: queries, the planes, new tokens for each of them or none, sinks, mask, then slots, places and lengths where
-// they differ. Outputs: the attended, and the planes where there are new tokens.
+// What differs from row to row.
+struct Placing {
+  PerRow slots, places, lengths, offsets;
+
+  void find(const std::vector<mx::array>& inputs) {
+    for (PerRow* each : {&slots, &places, &lengths, &offsets}) each->find(inputs);
+  }
+};
+
+// Inputs: queries, the planes, new tokens for each of them or none, then as far as they are given sinks, mask, periods,
+// and what differs from row to row. Outputs: the attended, and the planes where there are new tokens.
 class Attend : public CpuPrimitive {
  public:
-  Attend(mx::Stream stream, Options options, int planes, bool writes, PerRow slots, PerRow places, PerRow lengths)
-      : CpuPrimitive(stream),
-        options_(options),
-        planes_(planes),
-        writes_(writes),
-        slots_(slots),
-        places_(places),
-        lengths_(lengths) {}
+  Attend(mx::Stream stream, Options options, int planes, bool writes, Placing placing)
+      : CpuPrimitive(stream), options_(options), planes_(planes), writes_(writes), placing_(placing) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     allocate_by_position(outputs[0]);
     if (writes_) let_go(inputs, outputs);
-    PerRow slots = slots_, places = places_, lengths = lengths_;
-    for (PerRow* each : {&slots, &places, &lengths}) each->find(inputs);
     std::vector<Written> written;
     std::vector<mx::array> planes;
     for (int i = 0; i < planes_; ++i) {
       planes.push_back(writes_ ? keep(inputs[1 + i], outputs[1 + i]) : with_dense_rows(inputs[1 + i]));
       if (writes_) written.emplace_back(inputs[1 + planes_ + i], outputs[1 + i]);
     }
-    Attention attention = describe(inputs, planes, slots, lengths, outputs[0].data<float>());
-    dispatch([written = std::move(written), attention, slots, places]() mutable {
-      for (const auto& each : written) each.run(slots, places);
-      std::vector<float> storage;
+    Placing placing = placing_;
+    placing.find(inputs);
+    size_t next = 1 + planes_ * (writes_ ? 2 : 1);
+    Attention attention = describe(inputs, next, planes, placing, outputs[0].data<float>());
+    const float* periods = options_.rotates ? inputs[next].data<float>() : nullptr;
+    dispatch([written = std::move(written), attention, placing, periods]() mutable {
+      std::vector<float> storage, tables;
       attention.queries.bring_together(storage);
+      if (periods != nullptr) attention.tables = fill_tables(attention, placing, periods, tables);
+      for (size_t i = 0; i < written.size(); ++i) {
+        // Values are not rotated.
+        written[i].run(placing.slots, placing.places, attention.turn, i == 0 ? attention.tables : nullptr);
+      }
       attend(attention);
     });
   }
@@ -143,12 +168,28 @@ class Attend : public CpuPrimitive {
   const char* name() const override { return "Attend"; }
 
  private:
-  // (rows, heads, length, width) with the heads of a position side by side, as the next projection reads them.
+  // The heads of a position lie side by side, as the next projection reads them, whatever the shape.
   static void allocate_by_position(mx::array& out) {
+    if (out.ndim() == 3) return allocate(out);
     const int64_t heads = out.shape(1), length = out.shape(2), width = out.shape(3);
     const mx::Strides strides{length * heads * width, width, heads * width, 1};
     const auto [size, by_row, by_column] = mx::check_contiguity(out.shape(), strides);
     out.set_data(mx::allocator::malloc(out.nbytes()), size, strides, {true, by_row, by_column});
+  }
+
+  static const float* fill_tables(const Attention& attention, const Placing& placing, const float* periods,
+                                  std::vector<float>& tables) {
+    const int length = attention.queries.length(), size = attention.turn.table_size();
+    const int64_t vectors = static_cast<int64_t>(attention.queries.rows()) * length;
+    tables.resize(vectors * size);
+    const int parts = static_cast<int>(std::min(vectors, vectors * size / kElementsPerPart + 1));
+    parallel(parts, [&](int part) {
+      for (int64_t at = vectors * part / parts; at < vectors * (part + 1) / parts; ++at) {
+        const int position = placing.offsets[static_cast<int>(at / length)] + static_cast<int>(at % length);
+        fill_table(attention.turn, periods, position, tables.data() + at * size);
+      }
+    });
+    return tables.data();
   }
 
   // Each output refers to the inputs. One of them is enough, and an input can only be given on when it is the last.
@@ -178,17 +219,16 @@ class Attend : public CpuPrimitive {
     return dense;
   }
 
-  Attention describe(const std::vector<mx::array>& inputs, const std::vector<mx::array>& planes, const PerRow& slots,
-                     const PerRow& lengths, float* out) const {
+  Attention describe(const std::vector<mx::array>& inputs, size_t& next, const std::vector<mx::array>& planes,
+                     const Placing& placing, float* out) const {
     const auto half = planes.begin() + planes_ / 2;
     Stored keys({planes.begin(), half}), values({half, planes.end()});
-    size_t next = 1 + planes_ * (writes_ ? 2 : 1);
     const float* sinks = options_.has_sinks ? inputs[next++].data<float>() : nullptr;
-    ScoreMask mask;
-    if (options_.has_mask) mask = describe_mask(inputs[next]);
-    return {Heads(inputs[0]),  keys,         values,          planes[0].shape(0), planes[0].shape(1),
-            planes[0].shape(2), slots,       lengths,         options_.scale,     options_.softcap,
-            options_.causal,   options_.window, sinks,        mask,               out};
+    const ScoreMask mask = options_.has_mask ? describe_mask(inputs[next++]) : ScoreMask{};
+    const mx::Shape& shape = planes[0].shape();
+    return {Heads(inputs[0], keys.width()), keys,  values, shape[0],        shape[1],
+            shape[2],        placing.slots,  placing.lengths, options_.scale, options_.softcap,
+            options_.causal, options_.window, sinks, mask,  options_.turn,   nullptr, out};
   }
 
   static ScoreMask describe_mask(const mx::array& mask) {
@@ -201,7 +241,7 @@ class Attend : public CpuPrimitive {
   Options options_;
   int planes_;
   bool writes_;
-  PerRow slots_, places_, lengths_;
+  Placing placing_;
 };
 
 using Arrays = std::vector<mx::array>;
@@ -211,52 +251,82 @@ void require(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);
 }
 
-void check_planes(const Arrays& planes, const Arrays& tokens, const mx::array& queries) {
+// Vectors of (rows, heads, length, width), or of (rows, length, heads * width).
+struct HeadsShape {
+  int rows, heads, length;
+
+  HeadsShape(const mx::array& a, int width) {
+    require(a.ndim() == 4 ? a.shape(3) == width : a.ndim() == 3 && width > 0 && a.shape(2) % width == 0,
+            "Queries, keys and values must be (rows, heads, length, width) or (rows, length, heads * width).");
+    const bool joined = a.ndim() == 3;
+    rows = a.shape(0);
+    heads = joined ? a.shape(2) / width : a.shape(1);
+    length = a.shape(joined ? 1 : 2);
+  }
+};
+
+void check_planes(const Arrays& planes) {
   require(planes.size() == 2, "There must be keys and values.");
-  require(tokens.empty() || tokens.size() == planes.size(), "There must be new tokens for every plane, or none.");
-  for (size_t i = 0; i < planes.size(); ++i) {
-    const auto& plane = planes[i];
-    require(plane.ndim() == 4 && plane.size() > 0, "Keys and values must be (slots, num_kv_heads, places, width).");
+  for (const auto& plane : planes) {
+    require(plane.ndim() == 4 && plane.size() > 0, "The planes must be (slots, num_kv_heads, places, width).");
     require(plane.dtype() == mx::float32 || plane.dtype() == mx::float16 || plane.dtype() == mx::bfloat16,
-            "Keys and values must be floats of 32 or 16 bits.");
+            "The planes must hold floats of 32 or 16 bits.");
     for (int axis = 0; axis < 3; ++axis) {
-      require(plane.shape(axis) == planes[0].shape(axis), "Keys and values must have the same places.");
+      require(plane.shape(axis) == planes[0].shape(axis), "The planes must have the same places.");
     }
-    if (tokens.empty()) continue;
-    require(tokens[i].ndim() == 4 && tokens[i].dtype() == plane.dtype() && tokens[i].shape(0) == queries.shape(0) &&
-                tokens[i].shape(1) == plane.shape(1) && tokens[i].shape(2) == queries.shape(2) &&
-                tokens[i].shape(3) == plane.shape(3),
-            "New tokens must be (rows, num_kv_heads, length, width) in the dtype of the cache.");
   }
 }
 
+void check_tokens(const Arrays& planes, const Arrays& tokens, const HeadsShape& queries, bool rotates) {
+  require(tokens.empty() || tokens.size() == planes.size(), "There must be new tokens for every plane, or none.");
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const HeadsShape shape(tokens[i], planes[i].shape(3));
+    require(shape.rows == queries.rows && shape.length == queries.length && shape.heads == planes[i].shape(1),
+            "New tokens must have the rows and the length of the queries, and the heads of the planes.");
+    require(tokens[i].dtype() == planes[i].dtype(), "New tokens must have the dtype of the planes.");
+    require(!rotates || tokens[i].dtype() == mx::float32, "Rotated keys must be float32.");
+  }
+}
+
+// Periods, positions of the first tokens, whether pairs are interleaved, and the magnitude.
+using Rotation = std::tuple<mx::array, Number, bool, float>;
+
 Arrays attend_rows(const mx::array& queries, const Arrays& planes, const Arrays& tokens, const Number& slots,
                    const Number& places, const Number& lengths, float scale, bool causal, int window, float softcap,
-                   const Optional& sinks, const Optional& mask) {
-  require(queries.ndim() == 4 && queries.dtype() == mx::float32,
-          "Queries must be float32 (rows, num_heads, length, head_dim).");
-  check_planes(planes, tokens, queries);
-  const int rows = queries.shape(0), num_heads = queries.shape(1), length = queries.shape(2);
-  require(num_heads % planes[0].shape(1) == 0, "Heads must be a multiple of key heads.");
-  require(queries.shape(3) == planes[0].shape(3), "Queries and keys must have one width.");
+                   const Optional& sinks, const Optional& mask, const std::optional<Rotation>& rotation) {
+  check_planes(planes);
+  const int head_dim = planes[0].shape(3), num_kv_heads = planes[0].shape(1), value_dim = planes[1].shape(3);
+  const HeadsShape shape(queries, head_dim);
+  require(queries.dtype() == mx::float32, "Queries must be float32.");
+  require(shape.heads % num_kv_heads == 0, "Heads must be a multiple of key heads.");
+  check_tokens(planes, tokens, shape, rotation.has_value());
   const mx::Stream stream = cpu_stream();
   Arrays inputs{queries};
   inputs.insert(inputs.end(), planes.begin(), planes.end());
   inputs.insert(inputs.end(), tokens.begin(), tokens.end());
+  Options options{scale, softcap, causal, window, sinks.has_value(), mask.has_value(), rotation.has_value(), {}};
   if (sinks) {
-    require(sinks->shape() == mx::Shape{num_heads} && sinks->dtype() == mx::float32, "There must be a sink per head.");
+    require(sinks->shape() == mx::Shape{shape.heads} && sinks->dtype() == mx::float32,
+            "There must be a float32 sink per head.");
     inputs.push_back(side_by_side(*sinks, stream));
   }
   if (mask) {
     require(mask->dtype() == mx::bool_ || mask->dtype() == mx::float32, "A mask must be bool or float32.");
-    inputs.push_back(mx::broadcast_to(*mask, {rows, num_heads, length, planes[0].shape(2)}, stream));
+    inputs.push_back(mx::broadcast_to(*mask, {shape.rows, shape.heads, shape.length, planes[0].shape(2)}, stream));
   }
-  const PerRow slot(slots, rows, inputs, stream), place(places, rows, inputs, stream);
-  const PerRow seen(lengths, rows, inputs, stream);
-  const Options options{scale, softcap, causal, window, sinks.has_value(), mask.has_value()};
-  auto primitive = std::make_shared<Attend>(stream, options, static_cast<int>(planes.size()), !tokens.empty(), slot,
-                                            place, seen);
-  std::vector<mx::Shape> shapes{{rows, num_heads, length, planes[1].shape(3)}};
+  if (rotation) {
+    const auto& [periods, offsets, interleaved, magnitude] = *rotation;
+    require(periods.ndim() == 1 && periods.dtype() == mx::float32 && 2 * periods.shape(0) <= head_dim,
+            "There must be a float32 period per rotated pair.");
+    options.turn = {periods.shape(0), interleaved, magnitude};
+    inputs.push_back(side_by_side(periods, stream));
+  }
+  const auto each = [&](const Number& number) { return PerRow(number, shape.rows, inputs, stream); };
+  const Placing placing{each(slots), each(places), each(lengths), each(rotation ? std::get<1>(*rotation) : Number(0))};
+  auto primitive =
+      std::make_shared<Attend>(stream, options, static_cast<int>(planes.size()), !tokens.empty(), placing);
+  std::vector<mx::Shape> shapes{mx::Shape{shape.rows, shape.heads, shape.length, value_dim}};
+  if (queries.ndim() == 3) shapes[0] = {shape.rows, shape.length, shape.heads * value_dim};
   std::vector<mx::Dtype> dtypes{mx::float32};
   for (size_t i = 0; i < tokens.size(); ++i) {
     shapes.push_back(planes[i].shape());
@@ -272,7 +342,7 @@ void bind_attend(nanobind::module_& module) {
   using namespace nb::literals;
   module.def("attend_rows", &attend_rows, "queries"_a, "planes"_a, "tokens"_a, "slots"_a, "places"_a, "lengths"_a,
              "scale"_a, "causal"_a = true, "window"_a = 0, "softcap"_a = 0.0f, "sinks"_a = nb::none(),
-             "mask"_a = nb::none(), "See engine.layers.attend_rows.");
+             "mask"_a = nb::none(), "rotation"_a = nb::none(), "See engine.layers.attend_rows.");
 }
 
 }  // namespace bramley

@@ -202,13 +202,13 @@ class UnitOfAttention {
     for (int query = 0; query < queries_; ++query) {
       const float* from = a_.queries.at(unit_.row, head(query), position(query));
       float* to = own_.queries.data() + static_cast<size_t>(query) * dims;
+      if (a_.tables != nullptr) {
+        const int64_t at = static_cast<int64_t>(unit_.row) * a_.queries.length() + position(query);
+        rotate_vector(a_.turn, a_.tables + at * a_.turn.table_size(), from, dims, to);
+        from = to;
+      }
       for (int i = 0; i < dims; ++i) to[i] = from[i] * a_.scale;
     }
-  }
-
-  // Asks for what the next block will read; an address past the end does no harm.
-  static void fetch(const float* next, int width) {
-    for (int i = 0; i < width; i += 16) __builtin_prefetch(next + i);
   }
 
   BlockOfKeys bring(int place, int present) {
@@ -216,9 +216,7 @@ class UnitOfAttention {
     for (int key = 0; key < present; key += kWidth) bring_keys(place, key, present);
     if (a_.values.plain() && a_.values.width() == width_) {
       const float* values = a_.values.plain_at(slot_, unit_.kv_head, place);
-      const int64_t stride = a_.values.plain_stride();
-      for (int key = kBlock; key < kBlock + present; ++key) fetch(values + key * stride, width_);
-      return {place, present, own_.keys.data(), values, stride};
+      return {place, present, own_.keys.data(), values, a_.values.plain_stride()};
     }
     own_.values.assign(static_cast<size_t>(kBlock) * width_, 0.0f);
     for (int key = 0; key < present; ++key) {
@@ -236,7 +234,6 @@ class UnitOfAttention {
       const int key = place + std::min(first + i, present - 1);
       if (a_.keys.plain()) {
         from[i] = a_.keys.plain_at(slot_, unit_.kv_head, key);
-        fetch(from[i] + kBlock * a_.keys.plain_stride(), dims);
       } else {
         float* row = own_.row.data() + static_cast<size_t>(i) * dims;
         a_.keys.read(slot_, unit_.kv_head, key, row);

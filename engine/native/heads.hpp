@@ -1,4 +1,5 @@
-// Arrays of shape (rows, heads, length, width) wherever their elements lie: one vector per row, head and position.
+// Arrays of one vector per row, head and position, wherever their elements lie: (rows, heads, length, width), or as
+// projections leave them, (rows, length, heads * width).
 #pragma once
 
 #include <cstdint>
@@ -11,10 +12,14 @@ namespace bramley {
 
 class Heads {
  public:
-  explicit Heads(const mx::array& a)
-      : all_(a), data_(a.data<float>()), rows_(a.shape(0)), heads_(a.shape(1)), length_(a.shape(2)), width_(a.shape(3)) {
-    in_place_ = a.strides(3) == 1 || width_ == 1;
-    for (int axis = 0; axis < 3; ++axis) strides_[axis] = a.strides(axis);
+  // width: of a vector
+  Heads(const mx::array& a, int width)
+      : all_(a), data_(a.data<float>()), rows_(a.shape(0)), width_(width), joined_(a.ndim() == 3) {
+    const int last = static_cast<int>(a.ndim()) - 1;
+    in_place_ = a.strides(last) == 1 || a.shape(last) == 1;
+    heads_ = joined_ ? a.shape(2) / width : a.shape(1);
+    length_ = a.shape(joined_ ? 1 : 2);
+    set_strides(a.strides(0), joined_ ? width : a.strides(1), a.strides(joined_ ? 1 : 2));
   }
 
   int rows() const { return rows_; }
@@ -26,9 +31,8 @@ class Heads {
   void bring_together(std::vector<float>& storage) {
     if (in_place_) return;
     data_ = all_.dense(storage);
-    strides_[2] = width_;
-    strides_[1] = strides_[2] * length_;
-    strides_[0] = strides_[1] * heads_;
+    const int64_t across = static_cast<int64_t>(heads_) * width_, along = static_cast<int64_t>(length_) * width_;
+    set_strides(across * length_, joined_ ? width_ : along, joined_ ? across : width_);
   }
 
   const float* at(int row, int head, int position) const {
@@ -36,10 +40,16 @@ class Heads {
   }
 
  private:
+  void set_strides(int64_t row, int64_t head, int64_t position) {
+    strides_[0] = row;
+    strides_[1] = head;
+    strides_[2] = position;
+  }
+
   Strided<float> all_;
   const float* data_;
   int rows_, heads_, length_, width_;
-  bool in_place_;
+  bool joined_, in_place_;
   int64_t strides_[3];
 };
 

@@ -5,15 +5,23 @@
 
 namespace bramley {
 void bind_activations(nanobind::module_& module);
+void bind_attend(nanobind::module_& module);
+void bind_choose(nanobind::module_& module);
 void bind_matmul(nanobind::module_& module);
+void bind_norm(nanobind::module_& module);
 void bind_panels(nanobind::module_& module);
+void bind_rotate(nanobind::module_& module);
 void bind_threads(nanobind::module_& module);
 }  // namespace bramley
 
 NB_MODULE(kernels, module) {
   module.attr("path") = bramley::kPath;
   bramley::bind_activations(module);
+  bramley::bind_attend(module);
+  bramley::bind_choose(module);
   bramley::bind_matmul(module);
+  bramley::bind_norm(module);
   bramley::bind_panels(module);
+  bramley::bind_rotate(module);
   bramley::bind_threads(module);
 }

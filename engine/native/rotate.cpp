@@ -3,64 +3,16 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "heads.hpp"
 #include "per_row.hpp"
 #include "primitive.hpp"
+#include "rotary.hpp"
 #include "rows.hpp"
 #include "threads.hpp"
-#include "vector.hpp"
 
 namespace bramley {
 namespace {
-
-// Cosines, then sines of one position's angles, times the magnitude. The angle is rounded to float32 as MLX does it;
-// what is left after whole quarter turns is found in double precision, so that late positions lose nothing more.
-void fill_table(const float* periods, int pairs, int position, float magnitude, float* table) {
-  constexpr double kQuarterTurn = 1.57079632679489661923;
-  for (int i = 0; i < pairs; ++i) {
-    const float angle = static_cast<float>(position) * (1.0f / periods[i]);
-    const double quarters = __builtin_rint(angle * (1 / kQuarterTurn));
-    const float rest = static_cast<float>(angle - quarters * kQuarterTurn);
-    const float square = rest * rest;
-    const float cosine = ((2.443315711809948e-5f * square - 1.388731625493765e-3f) * square + 4.166664568298827e-2f) *
-                             square * square - 0.5f * square + 1.0f;
-    const float sine =
-        ((-1.9515295891e-4f * square + 8.3321608736e-3f) * square - 1.6666654611e-1f) * square * rest + rest;
-    const int64_t quadrant = static_cast<int64_t>(quarters);
-    const bool swapped = (quadrant & 1) != 0;
-    const float c = swapped ? sine : cosine, s = swapped ? cosine : sine;
-    table[i] = ((quadrant + 1) & 2) != 0 ? -c * magnitude : c * magnitude;
-    table[pairs + i] = (quadrant & 2) != 0 ? -s * magnitude : s * magnitude;
-  }
-}
-
-// Pair i is (i, i + pairs).
-void rotate_halves(const float* x, const float* table, int pairs, float* out) {
-  for (int i = 0; i < pairs; i += kWidth) {
-    const int present = std::min(kWidth, pairs - i);
-    const Vector first = read_first(x + i, present), second = read_first(x + pairs + i, present);
-    const Vector cosine = read_first(table + i, present), sine = read_first(table + pairs + i, present);
-    write_first(out + i, first * cosine - second * sine, present);
-    write_first(out + pairs + i, first * sine + second * cosine, present);
-  }
-}
-
-// Pair i is (2 i, 2 i + 1).
-void rotate_neighbours(const float* x, const float* table, int pairs, float* out) {
-  for (int i = 0; i < pairs; ++i) {
-    const float first = x[2 * i], second = x[2 * i + 1], cosine = table[i], sine = table[pairs + i];
-    out[2 * i] = first * cosine - second * sine;
-    out[2 * i + 1] = first * sine + second * cosine;
-  }
-}
-
-struct Turn {
-  int pairs;
-  bool interleaved;
-  float magnitude;
-};
 
 // Inputs: what is rotated, the periods, and the offsets where they differ.
 class Rotate : public CpuPrimitive {
@@ -72,7 +24,7 @@ class Rotate : public CpuPrimitive {
     std::vector<float*> written;
     for (size_t i = 0; i < outputs.size(); ++i) {
       allocate(outputs[i]);
-      read.emplace_back(inputs[i]);
+      read.emplace_back(inputs[i], inputs[i].shape(3));
       written.push_back(outputs[i].data<float>());
     }
     const float* periods = inputs[outputs.size()].data<float>();
@@ -96,10 +48,10 @@ class Rotate : public CpuPrimitive {
     for (const auto& heads : read) width += static_cast<int64_t>(heads.heads()) * heads.width();
     const int parts = static_cast<int>(std::min(vectors, vectors * width / kElementsPerPart + 1));
     parallel(parts, [&](int part) {
-      std::vector<float> table(2 * turn.pairs);
+      std::vector<float> table(turn.table_size());
       for (int64_t at = vectors * part / parts; at < vectors * (part + 1) / parts; ++at) {
         const int row = static_cast<int>(at / length), position = static_cast<int>(at % length);
-        fill_table(periods, turn.pairs, offsets[row] + position, turn.magnitude, table.data());
+        fill_table(turn, periods, offsets[row] + position, table.data());
         for (size_t i = 0; i < read.size(); ++i) rotate_all_heads(turn, read[i], row, position, table.data(), written[i]);
       }
     });
@@ -107,12 +59,11 @@ class Rotate : public CpuPrimitive {
 
   static void rotate_all_heads(const Turn& turn, const Heads& heads, int row, int position, const float* table,
                                float* out) {
-    const int width = heads.width(), dims = 2 * turn.pairs;
+    const int width = heads.width();
     for (int head = 0; head < heads.heads(); ++head) {
       const float* x = heads.at(row, head, position);
       float* y = out + ((static_cast<int64_t>(row) * heads.heads() + head) * heads.length() + position) * width;
-      (turn.interleaved ? rotate_neighbours : rotate_halves)(x, table, turn.pairs, y);
-      std::copy(x + dims, x + width, y + dims);
+      rotate_vector(turn, table, x, width, y);
     }
   }
 

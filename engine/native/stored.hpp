@@ -9,17 +9,20 @@
 
 namespace bramley {
 
-// One array of (slots, heads, places, width), last axis dense; strides in bytes.
+// One array of (slots, heads, places, width), or of (slots, places, heads * width) where `width` is given, last axis
+// dense; strides in bytes.
 struct Plane {
   const uint8_t* data = nullptr;
   int64_t slot_stride = 0, head_stride = 0, place_stride = 0;
 
   Plane() = default;
-  explicit Plane(const mx::array& a)
-      : data(a.data<uint8_t>()),
-        slot_stride(a.strides(0) * static_cast<int64_t>(a.itemsize())),
-        head_stride(a.strides(1) * static_cast<int64_t>(a.itemsize())),
-        place_stride(a.strides(2) * static_cast<int64_t>(a.itemsize())) {}
+  explicit Plane(const mx::array& a, int width = 0) : data(a.data<uint8_t>()) {
+    const auto item = static_cast<int64_t>(a.itemsize());
+    const bool joined = a.ndim() == 3;
+    slot_stride = a.strides(0) * item;
+    head_stride = (joined ? width * a.strides(2) : a.strides(1)) * item;
+    place_stride = a.strides(joined ? 1 : 2) * item;
+  }
 
   const uint8_t* at(int slot, int head, int place) const {
     return data + slot * slot_stride + head * head_stride + place * place_stride;

@@ -17,7 +17,7 @@ from engine.text.chat import encode_chat
 from server.continuation import Delta, LikelyToken, ScoredToken
 from server.errors import InvalidRequest
 from server.generation import Choice, Generation, Plan
-from server.registry import ModelText, Registry
+from server.registry import WRITING_KINDS, ModelText, Registry
 from server.sampling import sampling_params, text_rules
 from server.schemas.chat import (
     ChatChunkChoice,
@@ -32,7 +32,7 @@ from server.schemas.chat import (
     TopLogprob,
 )
 from server.schemas.usage import Usage
-from server.stream import respond
+from server.stream import respond, unless_client_leaves
 from server.version import FINGERPRINT
 
 router = APIRouter()
@@ -44,6 +44,7 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request) 
     registry: Registry = request.app.state.registry
     model = registry.find(body.model)
     request.state.record["model"] = model.name
+    await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
     text = await model.text()
     prompt = await asyncio.to_thread(encode_conversation, text, body)
     max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens

@@ -12,11 +12,12 @@ from starlette.responses import Response
 from engine.errors import ParameterInvalid
 from server.continuation import Delta, ScoredToken
 from server.generation import Choice, Generation, Plan
-from server.registry import ModelText, Registry
+from server.registry import WRITING_KINDS, ModelText, Registry
 from server.sampling import sampling_params, text_rules
-from server.schemas.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, Prompt
+from server.schemas.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
+from server.schemas.prompts import Prompt
 from server.schemas.usage import Usage
-from server.stream import respond
+from server.stream import respond, unless_client_leaves
 from server.version import FINGERPRINT
 
 router = APIRouter()
@@ -28,6 +29,7 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
     registry: Registry = request.app.state.registry
     model = registry.find(body.model)
     request.state.record["model"] = model.name
+    await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
     text = await model.text()
     prompts = await asyncio.to_thread(encode_prompts, text, body)
     plan = Plan(

@@ -1,44 +1,15 @@
 """The wire types of /completions."""
 
-import re
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
 
-from pydantic import BeforeValidator, Field, PlainValidator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
 from server.errors import InvalidRequest, UnsupportedParameter
-from server.schemas.base import MAX_TEXT_CHARACTERS, MAX_TOKENS, Refusals
+from server.schemas.base import MAX_TOKENS, Refusals
+from server.schemas.prompts import MAX_PROMPTS, Prompts
 from server.schemas.sampling import SAMPLING_REFUSED, SamplingFields
 from server.schemas.usage import Usage
-
-MAX_PROMPTS = 2048
-
-Prompt = str | list[int]
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def _prompts(value: Any) -> list[Prompt]:
-    """The four forms of a prompt as a list of texts or lists of ids."""
-    if isinstance(value, str):
-        prompts: list[Any] = [value]
-    elif isinstance(value, list) and value and all(type(item) is int for item in value):
-        prompts = [value]
-    else:
-        prompts = value if isinstance(value, list) else []
-    if not 1 <= len(prompts) <= MAX_PROMPTS or not all(_is_prompt(prompt) for prompt in prompts):
-        raise PydanticCustomError(
-            "invalid_value",
-            "must be a string, a list of token ids, or a list of 1 to {limit} of either, none of them an empty list",
-            {"limit": MAX_PROMPTS},
-        )
-    return prompts
-
-
-def _is_prompt(value: Any) -> bool:
-    if isinstance(value, str):
-        return len(value) <= MAX_TEXT_CHARACTERS and _LONE_SURROGATE.search(value) is None
-    return isinstance(value, list) and bool(value) and all(type(item) is int and 0 <= item < 2**31 for item in value)
 
 
 def _logprobs_as_count(value: Any) -> Any:
@@ -55,10 +26,7 @@ class CompletionRequest(SamplingFields):
         "prompt_embeds": bool,
     }
 
-    prompt: Annotated[
-        list[Prompt],
-        PlainValidator(_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
-    ]
+    prompt: Prompts
     max_tokens: int | None = Field(default=16, ge=-1, le=MAX_TOKENS)
     echo: bool = False
     logprobs: Annotated[int | None, BeforeValidator(_logprobs_as_count)] = Field(default=None, ge=0, le=20)

@@ -23,3 +23,10 @@ class Usage(TypedDict):
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
     completion_tokens_details: CompletionTokensDetails
+
+
+class InputUsage(TypedDict):
+    """Token counts of an answer for which nothing was generated."""
+
+    prompt_tokens: int
+    total_tokens: int

@@ -8,9 +8,10 @@ import pytest
 
 from engine import Engine
 from engine.engine import EngineSettings
-from engine.errors import MemoryExceeded
+from engine.errors import ContextLengthExceeded, MemoryExceeded
 from engine.sampling.params import SamplingParams
 from engine.sequence import GenerationRequest
+
 
 def request(name: str, prompt, **given) -> GenerationRequest:
     sampling = {"max_tokens": 6, "temperature": 0.0, "ignore_eos": True} | given
@@ -231,3 +232,25 @@ def test_numbers_of_a_block_are_exact(packable_model, tmp_path):
     for ours, theirs in zip(kept.contents, again.contents, strict=True):
         for one, other in zip(ours.stacks, theirs.stacks, strict=True):
             assert np.array_equal(np.array(one), np.array(other))
+
+
+def test_an_endless_answer_goes_on_past_the_context_with_the_first_and_the_newest_tokens(long_model):
+    path = long_model("llama")
+    engine = Engine(path, EngineSettings(context_length=64, endless=True))
+    prompt = conversation(4)[:100]
+    answer = _alone(engine, request("endless", prompt, max_tokens=150))
+    assert len(answer) == 150
+    assert engine.stats.kv_bytes == 0
+    tokens = [*prompt, *answer]
+    # The last shortening left 4 + 28 tokens; what follows is what an ordinary engine says to these.
+    for kept in range(100, len(tokens) - 3):
+        seen = [*tokens[:4], *tokens[kept - 28 : kept]]
+        if _alone(Engine(path), request("ordinary", seen, max_tokens=3)) != tokens[kept : kept + 3]:
+            continue
+        return
+    pytest.fail("no stretch of the answer follows from the first and the newest tokens")
+
+
+def test_without_the_policy_a_prompt_past_the_context_is_refused(long_model):
+    with pytest.raises(ContextLengthExceeded):
+        Engine(long_model("llama"), EngineSettings(context_length=64)).submit(request("long", conversation(4)))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.errors import TemplateFailed
 from engine.generation_defaults import GenerationDefaults
+from engine.sentence_settings import SentenceSettings
 from engine.text.tokenizer import SpecialTokens, Tokenizer
 from server.registry import ModelText
 from server.serve import serve
@@ -53,7 +54,7 @@ class LastMessageTemplate:
 
 
 def read_text(path: Path) -> ModelText:
-    return ModelText(Tokenizer(Bytes(), SPECIAL), LastMessageTemplate(), GenerationDefaults())
+    return ModelText(Tokenizer(Bytes(), SPECIAL), LastMessageTemplate(), GenerationDefaults(), SentenceSettings())
 
 
 if __name__ == "__main__":

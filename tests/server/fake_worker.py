@@ -27,6 +27,7 @@ from server import protocol
 END = 256
 INFO = {
     "model_type": "fake",
+    "kind": "decoder",
     "context_length": 4096,
     "vocab_size": 258,
     "num_layers": 0,

@@ -1,0 +1,270 @@
+"""INT8 and INT4 folders of every family, as MLX writes them: they load, and compute what their unpacked weights do.
+
+The fixtures are too narrow to be packed in groups of 32, so each is drawn anew, some times as wide. Errors against
+float32 are those of random weights, which have nothing that is easy to round; bounds are of the relative RMS.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from engine.cache.layout import Dense
+from engine.cache.rows import Rows
+from engine.cache.slots import lone_slot
+from engine.checkpoint.checkpoint import open_checkpoint
+from engine.device import Device, prepare_device
+from engine.errors import CheckpointError
+from engine.layers.encoder import Encoder
+from engine.layers.module import EncoderDecoder
+from engine.model import build_encoder, build_model, is_encoder
+
+FIXTURES = Path(__file__).parent / "fixtures"
+TOLERANCE = 1e-4
+WIDTHS = (
+    *("hidden_size", "intermediate_size", "moe_intermediate_size", "head_dim", "dim", "hidden_dim"),
+    *("query_pre_attn_scalar", "d_model", "d_kv", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "n_embd", "n_inner"),
+)
+# Axes that count tokens, places, experts, heads, labels or kinds of text: they keep their length.
+COUNTS = (
+    (r"(embed_tokens|shared|wte|embed_in|embed_out|lm_head|words?_embeddings|tok_embeddings)\.weight", {0}),
+    (r"(embed_positions|wpe|position_embeddings|token_type_embeddings)\.weight", {0}),
+    (r"(lm_head|router|block_sparse_moe\.gate|mlp\.gate|^classifier|classifier\.out_proj)\.(weight|bias)", {0}),
+    (r"(gate_up_proj|down_proj)(_bias)?$|sinks$", {0}),
+    (r"relative_attention_bias|final_logits_bias", {0, 1}),
+)
+# How weights are packed, and the relative RMS of what comes out against float32, at most: median 0.02, 0.34 and 0.46,
+# and most where a choice of experts or a sharp attention tips over (Gemma 3, T5), or little is put out (classifiers).
+MODES: dict[str, tuple[dict[str, Any], float]] = {
+    "int8": ({"bits": 8, "group_size": 32, "mode": "affine"}, 0.12),
+    "int4": ({"bits": 4, "group_size": 32, "mode": "affine"}, 0.7),
+    "mxfp4": ({"bits": 4, "group_size": 32, "mode": "mxfp4"}, 0.9),
+}
+# The kernels round activations to 15 bits; relative RMS.
+KERNELS_TOLERANCE = 5e-4
+MIXTURE = [MODES["int8"][0], None, MODES["mxfp4"][0], MODES["int4"][0], {"bits": 6, "group_size": 64, "mode": "affine"}]
+# There MLX multiplies by packed weights. Token vectors of mxfp4 come out of it in bfloat16.
+AS_ON_METAL = Device("metal", None, "", "")
+LENGTH = 18  # two tokens past the windows
+KINDS = ("decoder", "encoder-decoder", "encoder", "classifier")
+Arrays = dict[str, mx.array]
+
+
+def fixtures() -> list[Path]:
+    """One of each set of tensors: rows that differ in rotary positions or windows alone add nothing here."""
+    found: dict[tuple[str, ...], Path] = {}
+    for path in sorted(path.parent for path in FIXTURES.glob("*/row.json")):
+        if read(path, "row")["kind"] not in KINDS:
+            continue
+        names = sorted(mx.load(str(path / "model.safetensors")))
+        found.setdefault((read(path, "config")["model_type"], *names), path)
+    return list(found.values())
+
+
+def read(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def widened(config: dict[str, Any], times: int) -> dict[str, Any]:
+    """The same model with wider layers; frequencies of longer heads repeat."""
+    wide = config | {key: config[key] * times for key in WIDTHS if isinstance(config.get(key), int)}
+    for key in ("rope_parameters", "rope_scaling"):
+        if isinstance(wide.get(key), dict):
+            wide[key] = {k: v * times if isinstance(v, list) else v for k, v in wide[key].items()}
+    return wide
+
+
+def draw(name: str, shape: tuple[int, ...], times: int) -> mx.array:
+    counted = next((axes for pattern, axes in COUNTS if re.search(pattern, name)), set())
+    wide = [length if axis in counted else length * times for axis, length in enumerate(shape)]
+    noise = mx.random.normal(wide)
+    if len(shape) == 1:
+        return noise * 0.1 + (1.0 if name.endswith("weight") else 0.0)
+    if "bias" in name:
+        return noise
+    narrower = 0.35 if name.endswith("Attention.q.weight") else 1.0  # T5 does not scale its scores
+    return noise * narrower * wide[-1] ** -0.5
+
+
+def in_mlx_s_layout(model_type: str, weights: Arrays) -> Arrays:
+    """Names and axes as mlx-lm's conversion leaves them; it has no encoders, which keep theirs."""
+    if model_type == "gpt2":
+        turned = re.compile(r"(c_attn|c_proj|c_fc)\.weight$")
+        weights = {name: array.T if turned.search(name) else array for name, array in weights.items()}
+        return {name.replace("transformer.", "model."): array for name, array in weights.items()}
+    if model_type == "gpt_neox":
+        weights = {f"model.{name}": array for name, array in weights.items()}
+        weights = {name.replace(".gpt_neox.layers.", ".h."): array for name, array in weights.items()}
+        return {name.replace(".gpt_neox.", "."): array for name, array in weights.items()}
+    if model_type == "gpt_oss":
+        return parted(weights)
+    return stacked(weights)
+
+
+def parted(weights: Arrays) -> Arrays:
+    """gpt-oss: gate and up apart, matrices as (experts, out, in)."""
+    result: Arrays = {}
+    for name, array in weights.items():
+        prefix, found, kind = name.partition(".experts.")
+        if not found:
+            result[name] = array
+            continue
+        is_bias = kind.endswith("_bias")
+        by_row = array if is_bias else array.swapaxes(-1, -2)
+        rows = {"gate_proj": by_row[:, ::2], "up_proj": by_row[:, 1::2]} if "gate" in kind else {"down_proj": by_row}
+        attribute = "bias" if is_bias else "weight"
+        result |= {f"{prefix}.experts.{part}.{attribute}": mx.contiguous(each) for part, each in rows.items()}
+    return result
+
+
+def stacked(weights: Arrays) -> Arrays:
+    """Experts in one array per projection."""
+    names = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+    found: dict[str, dict[int, mx.array]] = {}
+    result = dict(weights)
+    for name in weights:
+        if match := re.fullmatch(r"(.*)\.experts\.(\d+)\.(\w+)\.weight", name):
+            prefix, number, part = match.groups()
+            found.setdefault(f"{prefix}.switch_mlp.{names.get(part, part)}.weight", {})[int(number)] = result.pop(name)
+    return result | {name: mx.stack([parts[n] for n in sorted(parts)]) for name, parts in found.items()}
+
+
+def can_be_packed(name: str, array: mx.array, group_size: int) -> bool:
+    return name.endswith(".weight") and array.ndim > 1 and array.shape[-1] % group_size == 0
+
+
+def pack(weights: Arrays, choices: list[dict[str, Any] | None]) -> tuple[Arrays, Arrays, dict[str, Any]]:
+    """Packed arrays, the same unpacked again, and `quantization`; modules take the choices in turn."""
+    packed: Arrays = {}
+    unpacked: Arrays = {}
+    settings: dict[str, Any] = {"bits": 4, "group_size": 64} if len(choices) > 1 else dict(choices[0] or {})
+    turn = 0
+    for name, array in weights.items():
+        packed[name] = unpacked[name] = array
+        how = choices[turn % len(choices)]
+        if not can_be_packed(name, array, 32 if how is None else how["group_size"]):
+            continue
+        turn += 1
+        path = name.removesuffix(".weight")
+        if len(choices) > 1:
+            settings[path] = how or False
+        if how is not None:
+            parts = mx.quantize(array, **how)
+            packed |= {
+                f"{path}.{part}": each for part, each in zip(("weight", "scales", "biases"), parts, strict=False)
+            }
+            unpacked[name] = mx.dequantize(*parts, **how, dtype=mx.float32)
+    return packed, unpacked, settings
+
+
+def write(folder: Path, config: dict[str, Any], weights: Arrays) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    mx.save_safetensors(str(folder / "model.safetensors"), weights)
+    return folder
+
+
+def compute(folder: Path, inputs: dict[str, mx.array], device: Device) -> np.ndarray:
+    """Logits, scores or vectors of the fixture's inputs."""
+    checkpoint = open_checkpoint(folder)
+    if is_encoder(checkpoint):
+        return read_texts(build_encoder(checkpoint, device), inputs)
+    model = build_model(checkpoint, device)
+    ids = inputs["decoder_input_ids" if isinstance(model, EncoderDecoder) else "input_ids"]
+    slot = lone_slot(model.windows, Dense(), ids.shape[1] + 1, inputs["input_ids"].shape[1])
+    if isinstance(model, EncoderDecoder):
+        slot.store_source(model.encode(inputs["input_ids"]))
+    rows = Rows([slot])
+    hidden = model(ids, rows)
+    return np.array(model.logits(hidden)[0].astype(mx.float32))
+
+
+def read_texts(model: Encoder, inputs: dict[str, mx.array]) -> np.ndarray:
+    ids, mask = inputs["input_ids"], inputs["attention_mask"] > 0
+    hidden = model(ids, mask, inputs.get("token_type_ids", mx.zeros_like(ids)))
+    return np.array(model.scores(hidden, mask) if model.num_labels else hidden * mask[..., None])
+
+
+def relative(result: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.sqrt(((result - expected) ** 2).mean() / (expected**2).mean()))
+
+
+class Case:
+    """One family's wide model in float32, and what it computes without kernels, which is exact."""
+
+    def __init__(self, fixture: Path, folder: Path) -> None:
+        self.config = read(fixture, "config")
+        times = 8 if "moe_intermediate_size" in self.config else 4
+        self.config = widened(self.config, times)
+        mx.random.seed(1)
+        narrow = mx.load(str(fixture / "model.safetensors"))
+        weights = {name: draw(name, narrow[name].shape, times) for name in sorted(narrow)}
+        self.weights = in_mlx_s_layout(self.config["model_type"], weights)
+        self.published = weights
+        inputs = mx.load(str(fixture / "fixture.safetensors"))
+        self.inputs = {name: array[..., :LENGTH] for name, array in inputs.items()}
+        self.folder = folder
+        self._device = prepare_device("off")
+        self.expected = compute(write(folder / "own", self.config, weights), self.inputs, self._device)
+        self.num_results = self.expected.size
+
+    def run(
+        self, name: str, weights: Arrays, settings: dict[str, Any] | None = None, device: Device | None = None
+    ) -> np.ndarray:
+        config = self.config if settings is None else self.config | {"quantization": settings}
+        return compute(write(self.folder / name, config, weights), self.inputs, device or self._device)
+
+
+@pytest.fixture(params=fixtures(), ids=lambda path: path.name, scope="module")
+def case(request, tmp_path_factory) -> Case:
+    return Case(request.param, tmp_path_factory.mktemp(request.param.name))
+
+
+def test_mlx_s_names_and_axes_are_the_published_ones(case):
+    if case.weights.keys() != case.published.keys():
+        assert np.abs(case.run("dense", case.weights) - case.expected).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_packed_folder_computes_what_its_unpacked_weights_do(case, mode):
+    how, bound = MODES[mode]
+    packed, unpacked, settings = pack(case.weights, [how])
+    assert sum(name.endswith(".scales") for name in packed) > 5
+    result = case.run(f"{mode}-packed", packed, settings)
+    dense = case.run(f"{mode}-unpacked", unpacked)
+    assert np.abs(result - dense).max() <= TOLERANCE
+    if how["mode"] == "affine":
+        stays_packed = compute(case.folder / f"{mode}-packed", case.inputs, AS_ON_METAL)
+        assert np.abs(stays_packed - dense).max() <= TOLERANCE
+    if case.num_results > 10:
+        assert 0 < relative(result, case.expected) <= bound
+
+
+def test_each_module_may_be_packed_in_its_own_way(case):
+    packed, unpacked, settings = pack(case.weights, MIXTURE)
+    assert len({json.dumps(how) for how in settings.values()}) > 3
+    result = case.run("mixed-packed", packed, settings)
+    assert np.abs(result - case.run("mixed-unpacked", unpacked)).max() <= TOLERANCE
+    kernels = compute(case.folder / "mixed-packed", case.inputs, prepare_device())
+    assert relative(kernels, result) <= KERNELS_TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe"])
+def test_experts_may_be_packed_one_by_one(name, tmp_path):
+    """As MLX folders were written before experts were stacked."""
+    case = Case(FIXTURES / name, tmp_path)
+    packed, unpacked, settings = pack(case.published, [MODES["int4"][0]])
+    assert sum(".experts.1." in path and path.endswith(".scales") for path in packed) >= 3
+    result = case.run("one-by-one", packed, settings)
+    assert np.abs(result - case.run("one-by-one-unpacked", unpacked)).max() <= TOLERANCE
+
+
+def test_experts_of_different_shapes_are_refused(tmp_path):
+    case = Case(FIXTURES / "mixtral", tmp_path)
+    name = next(name for name in case.published if ".experts.1.w1." in name)
+    with pytest.raises(CheckpointError, match=r"4 experts of one shape"):
+        case.run("narrow", case.published | {name: case.published[name][1:]})
