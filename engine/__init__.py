@@ -1,20 +1,25 @@
-"""Transformers in MLX, as a synchronous library: `Engine("folder").generate([...])`.
+"""Transformers in MLX, as a library: `Engine("folder").generate([...])`, `Embedder("folder").encode([...])`.
 
-No asyncio, no HTTP, no printing. Importing this package imports no mlx; `Engine` does, when first used.
+Synchronous: no asyncio, no HTTP, no printing. Importing the package imports no mlx; using what it offers does.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.embedder import Embedder
     from engine.engine import Engine
 
-__all__ = ["Engine"]
+__all__ = ["Embedder", "Engine"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import Engine when it is first asked for, so that the server's parent process stays free of mlx."""
+    """Import them when they are first asked for, so that the server's parent process stays free of mlx."""
     if name == "Engine":
         from engine.engine import Engine  # noqa: PLC0415  # late on purpose, see above
 
         return Engine
+    if name == "Embedder":
+        from engine.embedder import Embedder  # noqa: PLC0415  # as above
+
+        return Embedder
     raise AttributeError(name)

@@ -48,6 +48,8 @@ class Device:
         """What would make this device faster, in one sentence; empty when nothing is known."""
         if self.native is not None:
             return ""
+        if self.kind == "cpu" and "compiler" in self.kernels:
+            return "MLX's own CPU operations are slow: install a C++ compiler (apt install g++), and start again."
         if self.kind == "cpu" and self.blas == "bundled":
             return "Dense products use the slow bundled BLAS: install OpenBLAS (apt install libopenblas0-pthread)."
         return ""

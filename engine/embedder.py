@@ -25,7 +25,7 @@ from engine.pace import Pace
 from engine.pooling import Pooling
 from engine.reader import Reader, build_reader
 from engine.sentence_settings import MODULES_FILE, SentenceSettings, read_sentence_settings
-from engine.settings import Kernels, ModelInfo
+from engine.settings import EngineStats, Kernels, ModelInfo
 
 _log = logging.getLogger(__name__)
 _BATCH_FAILED = "The engine failed while reading this input."
@@ -104,6 +104,11 @@ class Embedder:
     def num_waiting(self) -> int:
         """Requests in the queue."""
         return self._queue.num_untouched
+
+    @property
+    def stats(self) -> EngineStats:
+        """How many requests there are; no keys and values outlive a batch."""
+        return EngineStats(self.num_running, self.num_waiting)
 
     def step(self) -> list[EncodingOutput]:
         """Read one batch, and report what became of its inputs."""

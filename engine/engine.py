@@ -29,7 +29,7 @@ from engine.runner import Launched, Runner
 from engine.sampling.params import SamplingParams
 from engine.scheduler import Scheduler, Step
 from engine.scheduler import Sequence as Row
-from engine.sequence import FinishReason, GenerationRequest, SampledToken, StepOutput
+from engine.sequence import FinishReason, GenerationRequest, PrefixNote, SampledToken, StepOutput
 from engine.settings import EngineSettings, EngineStats, ModelInfo
 
 _log = logging.getLogger(__name__)
@@ -71,14 +71,14 @@ class Engine:
         self._room = Room(measure(model, layout), _kv_bytes(settings, checkpoint))
         self._prefixes = _prefix_store(settings, checkpoint, model)
         self.info = _describe(checkpoint, model, settings, device, self._room)
-        slots = SlotPool(model.windows, layout, self._room)
-        self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, end_ids, start_ids)
+        slots = SlotPool(model.windows, layout, self._room, device.native)
+        self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, end_ids, start_ids, device.native)
         self._pace = Pace(settings.max_gap_ms / 1000, settings.prefill_chunk_tokens)
         self._scheduler = Scheduler(
             settings.max_rows,
             self._pace,
             self._room,
-            self._runner.begin,
+            self._begin,
             self._runner.pause,
             has_source=bool(start_ids),
             endless_tokens=self.info.context_length if self.info.endless else None,
@@ -206,7 +206,25 @@ class Engine:
             self._finish([sequence])
         name = sequence.request.request_id
         outputs = [StepOutput(name, token, reason) for token, reason in zip(tokens, reasons, strict=True)]
-        return [replace(outputs[0], cached_tokens=sequence.restored), *outputs[1:]] if first else outputs
+        return [_first_output(outputs[0], sequence), *outputs[1:]] if first else outputs
+
+    def _begin(self, sequence: Row) -> int:
+        """Have the runner begin a sequence; the first time, note when that was and how far its prompt is stored."""
+        again, now = sequence.begun_at is not None, monotonic()
+        found = self._runner.begin(sequence)
+        if not again:
+            sequence.begun_at, sequence.prefix = now, self._prefix_note(sequence.tokens, found)
+        return found
+
+    def _prefix_note(self, tokens: list[int], found: int) -> PrefixNote | None:
+        if self.info.kind == "encoder-decoder" or not self._prefixes.limit_bytes:
+            return None
+        most = len(tokens) - 1
+        if found >= most:
+            return PrefixNote(found)
+        match = self._prefixes.find(tokens, most)
+        stored_token = match.stored_token if match.num_tokens == found else None
+        return PrefixNote(found, stored_token, tokens[found])
 
     def _finish_reason(self, sequence: Row, token: SampledToken) -> FinishReason | None:
         sequence.outputs.append(token.token_id)
@@ -227,6 +245,11 @@ class Engine:
             self._scheduler.remove(sequence)
             del self._live[sequence.request.request_id]
             self._runner.release(sequence)
+
+
+def _first_output(output: StepOutput, sequence: Row) -> StepOutput:
+    queued_seconds = 0.0 if sequence.begun_at is None else sequence.begun_at - sequence.arrival
+    return replace(output, cached_tokens=sequence.restored, queued_seconds=queued_seconds, prefix=sequence.prefix)
 
 
 def _check(request: GenerationRequest, info: ModelInfo) -> None:

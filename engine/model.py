@@ -154,8 +154,4 @@ def _derived(name: str) -> bool:
 
 def _settle(model: Architecture | CausalModel, device: Device) -> None:
     for _, module in model.modules():
-        if isinstance(module, Weight):
-            module.settle(device)
-        else:
-            for name, array in module.arrays().items():
-                setattr(module, name, device.in_precision(array))
+        module.settle(device)

@@ -79,6 +79,7 @@ class Runner:
     slots, prefixes: where keys and values live, and where they outlive their sequences
     end_ids: the model's own end tokens, which ignore_eos and min_tokens concern
     start_ids: what the decoder of an encoder-decoder model begins with
+    kernels: the device's, or None
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Runner:
         vocab_size: int,
         end_ids: frozenset[int],
         start_ids: tuple[int, ...] = (),
+        kernels: Any = None,
     ) -> None:
         self._model = model
         self._encoder = model if isinstance(model, EncoderDecoder) else None
@@ -97,6 +99,7 @@ class Runner:
         self._vocab_size = vocab_size
         self._end_ids = end_ids
         self._start_ids = start_ids
+        self._kernels = kernels
         self._rows: dict[Sequence, Row | BeamRow] = {}
         self._computed: list[Block[Content]] = []
         self.queried_tokens = 0
@@ -267,7 +270,7 @@ class Runner:
         return hidden
 
     def _sample(self, hidden: mx.array, rows: list[Row]) -> Sampled:
-        sampled = sample(self._model.logits(hidden), [row.sampler for row in rows])
+        sampled = sample(self._model.logits(hidden), [row.sampler for row in rows], self._kernels)
         for index, row in enumerate(rows):
             row.token = sampled.tokens[index : index + 1, None]
         return sampled

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from engine.cache.room import Room, capacity_for
 from engine.pace import Pace
-from engine.sequence import GenerationRequest
+from engine.sequence import GenerationRequest, PrefixNote
 
 _HEADROOM_TOKENS = 256  # of the answer, that a slot has room for from the start
 _AGEING_TOKENS_PER_SECOND = 200  # a second of waiting counts as so many tokens less served
@@ -27,7 +27,9 @@ class Sequence:
     sampled: tokens launched for sampling, read or not
     served: prompt tokens computed for it
     held: capacities of the slot it holds, or None
+    begun_at: seconds on the engine's clock when it was first worked on; set by the engine
     restored: prompt tokens that were found instead of computed
+    prefix: where the prompt and what was found part; set by the engine
     skipped: tokens left out after the first few, in an endless sequence
     finished: nothing of it is wanted any more
     """
@@ -42,7 +44,9 @@ class Sequence:
     served: int = 0
     held: tuple[int, int] | None = None
     begun: bool = False
+    begun_at: float | None = None
     restored: int = 0
+    prefix: PrefixNote | None = None
     skipped: int = 0
     finished: bool = False
 

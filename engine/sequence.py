@@ -15,12 +15,15 @@ class GenerationRequest:
     request_id: unique among the engine's live requests
     prompt_ids: token ids, used as given; at least one
     priority: who comes first when not all can be served; lower before higher
+    prompt_logprobs: k reports every prompt token but the first as a SampledToken with the k most likely in its place;
+        all of the prompt is computed then, whatever is stored of it, and max_tokens may be 0; None is off
     """
 
     request_id: str
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
     priority: int = 0
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,29 @@ class SampledToken:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixNote:
+    """Where a prompt goes another way than what is stored of earlier sequences.
+
+    found_tokens: of the prompt, from its beginning on
+    stored_token: what is stored after them instead; None when nothing is
+    asked_token: what the prompt has there; None when all that could be found was found
+    """
+
+    found_tokens: int
+    stored_token: int | None = None
+    asked_token: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StepOutput:
     """What one step made of one request. The last output of a request has finish_reason or error set.
 
     finish_reason: "stop" after an end token (which is reported as the last token), "length" at max_tokens
     cached_tokens: prompt tokens that were not computed again; set on the first output
+    queued_seconds: from its arrival until it was first worked on; set on the first output
+    prefix: set on the first output, where prefixes are kept
+    prompt_tokens: scores of prompt tokens 1, 2 and so on where they were asked for, all before or with the first
+        sampled token; long prompts may report them in several outputs, in order
     error: a sentence for the client when the step failed for this request
     """
 
@@ -49,4 +70,7 @@ class StepOutput:
     token: SampledToken | None
     finish_reason: FinishReason | None = None
     cached_tokens: int = 0
+    queued_seconds: float = 0.0
+    prefix: PrefixNote | None = None
+    prompt_tokens: tuple[SampledToken, ...] = ()
     error: str | None = None

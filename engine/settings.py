@@ -93,11 +93,11 @@ class EngineStats:
 
     num_running: int
     num_waiting: int
-    kv_bytes: int
-    kv_limit_bytes: int
-    prefix_bytes: int
-    prefix_blocks: int
-    queried_tokens: int
-    found_tokens: int
-    num_preemptions: int
-    num_damaged: int
+    kv_bytes: int = 0
+    kv_limit_bytes: int = 0
+    prefix_bytes: int = 0
+    prefix_blocks: int = 0
+    queried_tokens: int = 0
+    found_tokens: int = 0
+    num_preemptions: int = 0
+    num_damaged: int = 0

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 
 from engine.cache.rows import Biases, Rows
+from engine.cache.slab import join, split
 from engine.layers.attend import Mask, attend, causal_mask
+from engine.layers.attend_rows import Rotation
 
 
 class WholeRows(Rows):
@@ -32,15 +34,21 @@ class WholeRows(Rows):
         values: mx.array,
         scale: float,
         *,
+        head_dim: int | None = None,
+        turn: Rotation | None = None,
         sinks: mx.array | None = None,
         softcap: float | None = None,
         biases: Biases | None = None,
     ) -> mx.array:
         """Attend to the new keys and values alone. See Rows.attend; biases are encoder-decoders' and not taken."""
+        queries, keys, values = (split(each, head_dim) for each in (queries, keys, values))
+        if turn is not None:
+            queries, keys = turn.apply(queries), turn.apply(keys)
         window = self._windows[layer]
         if window not in self._masks:
             self._masks[window] = self._mask(queries.shape[2], window)
-        return attend(queries, keys, values, scale, self._masks[window], sinks=sinks, softcap=softcap)
+        attended = attend(queries, keys, values, scale, self._masks[window], sinks=sinks, softcap=softcap)
+        return attended if head_dim is None else join(attended)
 
     def biases(self, of_positions: Callable[[int | mx.array, int, int], mx.array], length: int) -> Biases:
         """Not for models with position biases: those are encoder-decoders."""

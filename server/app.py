@@ -7,9 +7,12 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from server.addresses import ForgiveAddresses
+from server.binding import is_loopback
 from server.error_responses import install
+from server.metrics import Metrics
 from server.registry import Registry
-from server.routes import chat, completions, embeddings, health, models, rerank
+from server.response_store import ResponseStore
+from server.routes import chat, completions, embeddings, health, metrics, models, rerank, responses, tokens
 from server.security import BodyLimit, HostGuard, KeyGuard, OriginGuard
 from server.settings import Settings
 from server.traffic import Traffic
@@ -44,7 +47,11 @@ def _routes(settings: Settings, registry: Registry) -> FastAPI:
     )
     app.state.settings = settings
     app.state.registry = registry
+    app.state.responses = ResponseStore()
+    app.state.metrics = Metrics(registry)
+    # Token by token it would tell what others have asked: only where everybody who asks is the one who serves.
+    app.state.tells_stored_tokens = is_loopback(settings.host) and not settings.keys()
     install(app)
-    for resource in (chat, completions, embeddings, rerank, models, health):
+    for resource in (chat, completions, responses, embeddings, rerank, tokens, models, health, metrics):
         app.include_router(resource.router)
     return app

@@ -25,6 +25,11 @@ class ChatClient:
         self._port = port
         self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
 
+    @property
+    def url(self) -> str:
+        """The base URL of the API."""
+        return f"http://{self._host}:{self._port}/v1"
+
     def is_up(self) -> bool:
         """True when a server answers there, be its model loaded or not."""
         return self._status("/health") == http.HTTPStatus.OK

@@ -224,6 +224,7 @@ def run(
     """Chat in the terminal, with the running server where it has the model, else with one for this chat alone."""
     from server.chat_client import ChatClient
     from server.own_server import own_server, serve_command
+    from server.store_errors import ModelUnfit
     from server.terminal import is_terminal
     from server.terminal_chat import TerminalChat
 
@@ -237,6 +238,8 @@ def run(
         _chat(TerminalChat(running, model, system=system, options=options), prompt)
         return
     found = _here(model, _store(settings))
+    if found.only_embeds:
+        raise ModelUnfit(found.id, "makes embeddings and does not chat; `bramley serve` serves it")
     with own_server(serve_command(model, settings.models_dir), key) as client:
         _chat(TerminalChat(client, found.id, system=system, options=options), prompt)
 

@@ -1,4 +1,4 @@
-"""One choice on its way: tokens become text, text is searched for stop strings. Knows nothing of HTTP or processes."""
+"""One choice on its way: tokens become text, text is searched for stop strings and taken apart. Knows no HTTP."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from engine.sequence import FinishReason, SampledToken, StepOutput
 from engine.text.detokenizer import Detokenizer
 from engine.text.stop import StopMatcher
+from server.parsing.choose import Parser
+from server.parsing.piece import Piece
 
 if TYPE_CHECKING:
     from engine.text.tokenizer import Tokenizer
@@ -20,12 +22,16 @@ class TextRules:
     """How tokens become the text of an answer.
 
     min_tokens: stop strings are not looked for before this many tokens
+    kept_ids: special tokens that the parser of the text has to see
+    max_calls: an answer ends with its last allowed tool call; None allows any number
     """
 
     stops: tuple[str, ...] = ()
     include_stop: bool = False
     skip_special_tokens: bool = True
     min_tokens: int = 0
+    kept_ids: frozenset[int] = frozenset()
+    max_calls: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +55,65 @@ class ScoredToken:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of one choice. `tokens` are those whose text begins in it; empty unless logprobs were asked for."""
+    """A piece of one choice.
+
+    tokens: those whose text begins in the pieces' content; empty unless logprobs were asked for
+    prompt: all prompt tokens but the first, scored, in the choice's first delta; empty unless asked for
+    stop: the stop string that ended the choice
+    """
 
     index: int
-    text: str
+    pieces: tuple[Piece, ...] = ()
     tokens: tuple[ScoredToken, ...] = ()
     finish_reason: FinishReason | None = None
+    stop: str | None = None
+    prompt: tuple[ScoredToken, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Content alone."""
+        return "".join(piece.text for piece in self.pieces if piece.field == "content")
 
 
 class Continuation:
-    """The tokens of one choice, turned into deltas. `num_tokens` counts all of them, end tokens included."""
+    """The tokens of one choice, turned into deltas.
 
-    def __init__(self, index: int, tokenizer: "Tokenizer", prompt_ids: Sequence[int], rules: TextRules) -> None:
+    parser: takes the text apart; without one all text is content
+    num_tokens: all of them, end tokens included; num_reasoning_tokens: those of reasoning, with the marks around it
+    """
+
+    def __init__(
+        self,
+        index: int,
+        tokenizer: "Tokenizer",
+        prompt_ids: Sequence[int],
+        rules: TextRules,
+        parser: Parser | None = None,
+    ) -> None:
         self.num_tokens = 0
+        self.num_reasoning_tokens = 0
         self.cached_tokens = 0
         self._index = index
         self._tokenizer = tokenizer
         self._rules = rules
-        self._detokenizer = Detokenizer(tokenizer, prompt_ids=prompt_ids, skip_special_tokens=rules.skip_special_tokens)
+        self._parser = parser
+        self._detokenizer = Detokenizer(
+            tokenizer,
+            prompt_ids=prompt_ids,
+            skip_special_tokens=rules.skip_special_tokens,
+            kept_ids=rules.kept_ids,
+        )
         self._stops = StopMatcher(rules.stops, include=rules.include_stop)
         self._scored: deque[ScoredToken] = deque()
         self._num_decoded = 0
         self._num_emitted = 0
+        self._num_calls = 0
+        self._prompt: list[ScoredToken] = []
 
     def push(self, output: StepOutput) -> Delta | None:
         """The next delta, or None while text is held back. A delta with a finish reason is the last."""
         self.cached_tokens += output.cached_tokens
+        self._prompt += (self._score(token, 0, is_end=False) for token in output.prompt_tokens)
         begin = self._num_decoded
         text = "" if output.token is None else self._decode(output.token, output.finish_reason)
         if output.finish_reason:
@@ -82,7 +121,8 @@ class Continuation:
         self._num_decoded += len(text)
         if output.token is not None and output.token.logprob is not None:
             self._scored.append(self._score(output.token, begin, is_end=output.finish_reason == "stop"))
-        return self._delta(self._search(text, last=output.finish_reason is not None), output.finish_reason)
+        safe = self._search(text, last=output.finish_reason is not None)
+        return self._delta(safe, output.finish_reason, num_tokens=output.token is not None)
 
     def _decode(self, token: SampledToken, finish_reason: FinishReason | None) -> str:
         self.num_tokens += 1
@@ -95,19 +135,56 @@ class Continuation:
         safe = self._stops.push(text)
         return safe + self._stops.finish() if last and self._stops.matched is None else safe
 
-    def _delta(self, text: str, finish_reason: FinishReason | None) -> Delta | None:
-        self._num_emitted += len(text)
-        matched = self._stops.matched is not None
-        tokens = self._release(everything=finish_reason is not None and not matched)
-        reason: FinishReason | None = "stop" if matched else finish_reason
-        return Delta(self._index, text, tokens, reason) if text or tokens or reason else None
+    def _delta(self, text: str, finish_reason: FinishReason | None, *, num_tokens: int) -> Delta | None:
+        matched = self._stops.matched
+        reason: FinishReason | None = finish_reason if matched is None else "stop"
+        pieces, is_enough = self._within_calls(self._parse(text, num_tokens, last=reason is not None))
+        reason = "stop" if is_enough else reason
+        tokens = self._release(pieces, everything=reason is not None and matched is None)
+        prompt = self._take_prompt() if num_tokens or reason else ()
+        has_news = pieces or tokens or reason or prompt
+        return Delta(self._index, pieces, tokens, reason, matched, prompt) if has_news else None
 
-    def _release(self, *, everything: bool) -> tuple[ScoredToken, ...]:
-        """Scores leave with the text they belong to; those of text that a stop string cut off never do."""
+    def _take_prompt(self) -> tuple[ScoredToken, ...]:
+        prompt, self._prompt = self._prompt, []
+        return tuple(prompt)
+
+    def _parse(self, text: str, num_tokens: int, *, last: bool) -> list[Piece]:
+        if self._parser is None:
+            start, self._num_emitted = self._num_emitted, self._num_emitted + len(text)
+            return [Piece("content", text, start)] if text else []
+        was_reasoning = self._parser.is_reasoning
+        pieces = self._parser.push(text)
+        if was_reasoning or self._parser.is_reasoning:
+            self.num_reasoning_tokens += num_tokens
+        return pieces + self._parser.finish() if last else pieces
+
+    def _within_calls(self, pieces: list[Piece]) -> tuple[tuple[Piece, ...], bool]:
+        """The pieces up to the first call that is one too many, and whether there was one."""
+        for place, piece in enumerate(pieces):
+            if piece.field == "call":
+                if self._num_calls == self._rules.max_calls:
+                    return tuple(pieces[:place]), True
+                self._num_calls += 1
+        return tuple(pieces), False
+
+    def _release(self, pieces: Sequence[Piece], *, everything: bool) -> tuple[ScoredToken, ...]:
+        """Scores leave with the content they belong to; those of all other text never do, but for the end token's."""
         released = []
-        while self._scored and (everything or self._scored[0].offset < self._num_emitted):
-            released.append(self._scored.popleft())
+        for piece in pieces:
+            if piece.field == "content":
+                self._pop_before(piece.start)
+                released += self._pop_before(piece.start + len(piece.text))
+        if everything:
+            rest = self._pop_before(self._num_decoded + 1)
+            released += [token for token in rest if token.is_end or self._parser is None]
         return tuple(released)
+
+    def _pop_before(self, offset: int) -> list[ScoredToken]:
+        popped = []
+        while self._scored and self._scored[0].offset < offset:
+            popped.append(self._scored.popleft())
+        return popped
 
     def _score(self, token: SampledToken, offset: int, *, is_end: bool) -> ScoredToken:
         likely = tuple(self._likely(token_id, logprob) for token_id, logprob in token.top_logprobs)
@@ -115,10 +192,10 @@ class Continuation:
 
     def _likely(self, token_id: int, logprob: float) -> LikelyToken:
         raw = self._tokenizer.token_bytes(token_id)
-        return LikelyToken(_text_of(raw), raw, max(logprob, MIN_LOGPROB))
+        return LikelyToken(text_of(raw), raw, max(logprob, MIN_LOGPROB))
 
 
-def _text_of(raw: bytes) -> str:
+def text_of(raw: bytes) -> str:
     """The token's text; a piece of a character is spelled `bytes:\\xe2`, so that different pieces stay different."""
     try:
         return raw.decode()

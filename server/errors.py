@@ -5,6 +5,8 @@ ApiError                     carries status, type, code, param and headers
 │   └── UnsupportedParameter 400  a known field that this version does not honour
 ├── WrongModelKind           400  the model does not do what this route is for
 ├── ModelNotFound            404
+├── ResponseNotFound         404  it was never kept, or is forgotten
+│   └── PreviousResponseNotFound  400
 ├── ShuttingDown             503
 ├── Overloaded               503  the queue is full
 ├── ModelLoading             503  it did not load in time
@@ -53,6 +55,7 @@ ENGINE_TABLE: dict[str, Row] = {
     "CheckpointUnsupported": Row(503, "server_error", "model_load_failed", {"x-should-retry": "false"}),
     "ParameterInvalid": Row(400, "invalid_request_error", "invalid_value"),
     "ContextLengthExceeded": Row(400, "invalid_request_error", "context_length_exceeded"),
+    "MemoryExceeded": Row(400, "invalid_request_error", "insufficient_memory"),
     "TemplateFailed": Row(400, "invalid_request_error", "chat_template_error"),
     "NotFinite": Row(500, "server_error", "internal_error", {"x-should-retry": "false"}),
     "StepFailed": Row(500, "server_error", "internal_error"),
@@ -112,6 +115,24 @@ class ModelNotFound(ApiError):
         super().__init__(f"This model is not served here. Available: {', '.join(available)}.", param="model")
 
 
+class ResponseNotFound(ApiError):
+    """No response of that id is kept."""
+
+    row = Row(404, "invalid_request_error", "response_not_found")
+
+    def __init__(self, param: str | None = None) -> None:
+        super().__init__("No response of that id is kept here; it may have been forgotten.", param=param)
+
+
+class PreviousResponseNotFound(ResponseNotFound):
+    """A request wants to go on from a response that is not kept."""
+
+    row = Row(400, "invalid_request_error", "previous_response_not_found")
+
+    def __init__(self) -> None:
+        super().__init__("previous_response_id")
+
+
 class ShuttingDown(ApiError):
     """The server finishes what it has begun and takes nothing new."""
 
@@ -124,10 +145,13 @@ class ShuttingDown(ApiError):
 class Overloaded(ApiError):
     """As many requests as allowed are running or waiting."""
 
-    row = Row(503, "server_error", "server_overloaded", {"retry-after": "2"})
+    row = Row(503, "server_error", "server_overloaded")
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} requests are running or waiting, which is the limit.")
+    def __init__(self, limit: int, retry_seconds: int) -> None:
+        super().__init__(
+            f"{limit} requests are running or waiting, which is the limit.",
+            headers={"retry-after": str(retry_seconds)},
+        )
 
 
 class ModelLoading(ApiError):

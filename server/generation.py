@@ -1,17 +1,22 @@
 """One HTTP request's choices, from prompts of token ids to deltas of text. Knows workers and text; nothing of HTTP."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from typing import Any
 
-from engine.errors import ContextLengthExceeded, StepFailed
+from engine.errors import ContextLengthExceeded, EngineError, StepFailed
 from engine.sampling.params import SamplingParams
-from engine.sequence import FinishReason, GenerationRequest
+from engine.sequence import FinishReason, GenerationRequest, PrefixNote, StepOutput
 from engine.settings import ENDLESS_TOKENS
 from server.continuation import Continuation, Delta, ScoredToken, TextRules
+from server.errors import ApiError
+from server.parsing.choose import Parser
+from server.parsing.piece import Call, Field, Piece, joined
 from server.registry import ServedModel
 from server.schemas.usage import Usage
+from server.stopwatch import Ending, Stopwatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,9 @@ class Plan:
     prompts: token ids; each is continued `num_choices` times
     sampling: its max_tokens is an upper bound, and shrinks to what the context leaves; 0 generates nothing
     param: the request's field that holds the prompts, for errors
+    priority: lower comes first
+    prompt_logprobs: prompts are scored too, with so many of the most likely tokens; None scores none
+    parser: makes what takes one choice's text apart; None leaves it whole
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -28,22 +36,56 @@ class Plan:
     sampling: SamplingParams
     rules: TextRules
     param: str
+    priority: int = 0
+    prompt_logprobs: int | None = None
+    parser: Callable[[], Parser | None] = lambda: None
 
 
 @dataclass(slots=True)
 class Choice:
-    """All deltas of one choice together."""
+    """All deltas of one choice together.
 
-    text: str = ""
+    parts: in the order in which they came, neighbours of one field as one
+    prompt: all prompt tokens but the first, scored; empty unless asked for
+    stop: the stop string that ended it
+    """
+
+    parts: list[Piece] = field(default_factory=list)
     tokens: list[ScoredToken] = field(default_factory=list)
+    prompt: tuple[ScoredToken, ...] = ()
     finish_reason: FinishReason = "stop"
+    stop: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All content."""
+        return self.of("content")
+
+    def of(self, field: Field) -> str:
+        """All text of one field."""
+        return "".join(piece.text for piece in self.parts if piece.field == field)
+
+    def calls(self) -> list[Call]:
+        """Whole tool calls."""
+        calls: list[Call] = []
+        for piece in self.parts:
+            if piece.field == "call":
+                calls.append(Call(piece.text, ""))
+            elif piece.field == "arguments":
+                calls[-1] = calls[-1]._replace(arguments=calls[-1].arguments + piece.text)
+        return calls
 
 
 class Generation:
-    """The choices of one request while they grow. Choice i of prompt p has index p * num_choices + i."""
+    """The choices of one request while they grow. Choice i of prompt p has index p * num_choices + i.
 
-    def __init__(self, generation_id: str, model: ServedModel, plan: Plan) -> None:
+    prefix: how much of the prompt was stored, of the choice that began first; None where nothing is known
+    """
+
+    def __init__(self, generation_id: str, model: ServedModel, plan: Plan, stopwatch: Stopwatch) -> None:
         self.generation_id = generation_id
+        self.prefix: PrefixNote | None = None
+        self._stopwatch = stopwatch
         self._model = model
         self._plan = plan
         self._continuations: list[Continuation] = []
@@ -56,16 +98,17 @@ class Generation:
         plan = self._plan
         self._reads_source = text.defaults.reads_source
         for prompt in plan.prompts:
-            if len(prompt) >= context_length and not self._model.endless:
+            needed = len(prompt) + (plan.sampling.max_tokens > 0)
+            if needed > context_length and not self._model.endless:
                 raise ContextLengthExceeded(len(prompt), context_length, plan.param)
         prompts = [prompt for prompt in plan.prompts for _ in range(plan.num_choices)]
         self._continuations = [
-            Continuation(index, text.tokenizer, () if self._reads_source else prompt, plan.rules)
+            Continuation(index, text.tokenizer, () if self._reads_source else prompt, plan.rules, plan.parser())
             for index, prompt in enumerate(prompts)
         ]
-        if plan.sampling.max_tokens == 0:
+        if plan.sampling.max_tokens == 0 and plan.prompt_logprobs is None:
             for index in range(len(prompts)):
-                yield Delta(index, "", finish_reason="length")
+                yield Delta(index, finish_reason="length")
             return
         async with aclosing(self._generate(prompts, context_length)) as deltas:
             async for delta in deltas:
@@ -81,23 +124,48 @@ class Generation:
             "completion_tokens": completion_tokens,
             "total_tokens": prompt_tokens + completion_tokens,
             "prompt_tokens_details": {"cached_tokens": sum(each.cached_tokens for each in first_choices)},
-            "completion_tokens_details": {"reasoning_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": sum(each.num_reasoning_tokens for each in self._continuations)
+            },
         }
+
+    def times(self) -> dict[str, Any]:
+        """For the log: how long the first token took, and how fast the others came."""
+        return self._stopwatch.figures()
 
     async def _generate(self, prompts: Sequence[tuple[int, ...]], context_length: int) -> AsyncGenerator[Delta, None]:
         end_ids = (await self._model.text()).tokenizer.eos_token_ids
         requests = [self._request(index, prompt, context_length, end_ids) for index, prompt in enumerate(prompts)]
         continuations = {request.request_id: each for request, each in zip(requests, self._continuations, strict=True)}
         supervisor = self._model.supervisor
-        async with aclosing(supervisor.generate(requests)) as outputs:
+        async with aclosing(self._measured(requests)) as outputs:
             async for output in outputs:
-                if output.error is not None:
-                    raise StepFailed(output.error)
+                self.prefix = self.prefix or output.prefix
                 delta = continuations[output.request_id].push(output)
-                if delta is not None:
-                    if delta.finish_reason and not output.finish_reason:  # a stop string, which the worker cannot see
+                if delta is None:
+                    continue
+                if delta.finish_reason:
+                    self._stopwatch.finish(output.request_id, delta.finish_reason)
+                    if not output.finish_reason:  # a stop string, which the worker cannot see
                         supervisor.cancel(output.request_id)
-                    yield delta
+                yield delta
+
+    async def _measured(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[StepOutput, None]:
+        """What the worker makes of the requests, while the stopwatch runs. Raises StepFailed."""
+        self._stopwatch.send(requests, self._plan.num_choices)
+        ending: Ending = "abort"
+        try:
+            async with aclosing(self._model.supervisor.generate(requests)) as outputs:
+                async for output in outputs:
+                    if output.error is not None:
+                        raise StepFailed(output.error)
+                    self._stopwatch.take(output)
+                    yield output
+        except (ApiError, EngineError):
+            ending = "error"
+            raise
+        finally:
+            self._stopwatch.finish_all(ending)
 
     def _request(
         self, index: int, prompt: tuple[int, ...], context_length: int, end_ids: tuple[int, ...]
@@ -113,7 +181,9 @@ class Generation:
             max_tokens=min(sampling.max_tokens, room),
             seed=seed_of_choice(sampling.seed, index % self._plan.num_choices),
         )
-        return GenerationRequest(f"{self.generation_id}-{index}", prompt, sampling)
+        return GenerationRequest(
+            f"{self.generation_id}-{index}", prompt, sampling, self._plan.priority, self._plan.prompt_logprobs
+        )
 
 
 async def fold(deltas: AsyncIterator[Delta], num_choices: int) -> list[Choice]:
@@ -121,9 +191,13 @@ async def fold(deltas: AsyncIterator[Delta], num_choices: int) -> list[Choice]:
     choices = [Choice() for _ in range(num_choices)]
     async for delta in deltas:
         choice = choices[delta.index]
-        choice.text += delta.text
+        choice.parts.extend(delta.pieces)
         choice.tokens.extend(delta.tokens)
+        choice.prompt = choice.prompt or delta.prompt
         choice.finish_reason = delta.finish_reason or choice.finish_reason
+        choice.stop = delta.stop
+    for choice in choices:
+        choice.parts = joined(choice.parts)
     return choices
 
 

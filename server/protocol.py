@@ -13,7 +13,7 @@ import msgspec
 
 from engine.encoding import EncodingOutput, EncodingRequest
 from engine.sequence import GenerationRequest, StepOutput
-from engine.settings import EngineSettings
+from engine.settings import EngineSettings, EngineStats
 
 MAX_FRAME_BYTES = 256 * 2**20
 # What models that only read are called in their info; they take Encode, all others Submit.
@@ -81,10 +81,12 @@ class Refused(msgspec.Struct, tag=True):
 
 
 class Heartbeat(msgspec.Struct, tag=True):
-    """Worker to parent, every second and at each step's end at most: the engine's loop is alive."""
+    """Worker to parent, every second and when the work has ended: the engine's loop is alive.
 
-    running: int
-    waiting: int
+    stats: as of the last step; None while the model loads
+    """
+
+    stats: EngineStats | None = None
 
 
 ToWorker = Submit | Encode | Cancel

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.errors import ModelNotFound, WrongModelKind
+from server.parsing.choose import ReplyFormat, choose
 from server.supervisor import Health, Supervisor
 
 if TYPE_CHECKING:
@@ -24,12 +25,14 @@ class ModelText:
 
     chat_template: None for models that were not taught to chat
     sentence: for models that make a vector or a score of a text
+    replies: how the model writes reasoning and tool calls
     """
 
     tokenizer: "Tokenizer"
     chat_template: "ChatTemplate | None"
     defaults: "GenerationDefaults"
     sentence: "SentenceSettings"
+    replies: ReplyFormat = field(default_factory=ReplyFormat)
 
 
 def load_text(path: Path) -> ModelText:
@@ -43,7 +46,10 @@ def load_text(path: Path) -> ModelText:
     checkpoint = open_checkpoint(path)
     tokenizer = load_tokenizer(checkpoint)
     template = load_chat_template(checkpoint, tokenizer)
-    return ModelText(tokenizer, template, read_generation_defaults(checkpoint), read_sentence_settings(checkpoint))
+    source = "\n".join(template.sources) if template else ""
+    replies = choose(source, lambda spelling: tokenizer.token_id(spelling) is not None)
+    defaults, sentence = read_generation_defaults(checkpoint), read_sentence_settings(checkpoint)
+    return ModelText(tokenizer, template, defaults, sentence, replies)
 
 
 class ServedModel:

@@ -44,13 +44,17 @@ def sampling_params(
     )
 
 
-def text_rules(body: SamplingFields) -> TextRules:
-    """How the generated tokens become text."""
+def text_rules(
+    body: SamplingFields, *, kept_ids: frozenset[int] = frozenset(), max_calls: int | None = None
+) -> TextRules:
+    """How the generated tokens become text. kept_ids, max_calls: of the model's reply format and the request's tools"""
     return TextRules(
         stops=tuple(dict.fromkeys(body.stop)),
         include_stop=body.include_stop_str_in_output,
         skip_special_tokens=body.skip_special_tokens,
         min_tokens=body.min_tokens,
+        kept_ids=kept_ids,
+        max_calls=max_calls,
     )
 
 

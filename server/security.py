@@ -1,6 +1,6 @@
 """Who may come in: Host, Origin, API keys, body size. ASGI middlewares that look at nothing but scope and headers.
 
-Denied by default: no list of protected paths exists, only the one public path.
+Denied by default: no list of protected paths exists, only the public ones, which tell counts and states.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.binding import is_loopback
 from server.errors import Row, envelope
 
-PUBLIC_PATHS = frozenset({"/health"})
+PUBLIC_PATHS = frozenset({"/health", "/metrics"})
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 # How containers of Docker Desktop and Podman call the machine they run on; no public name server answers for it.
 CONTAINER_NAMES = frozenset({"host.docker.internal", "host.containers.internal"})

@@ -25,3 +25,8 @@ class StoredModel:
     created: int
     task: str = ""
     aliases: tuple[str, ...] = ()
+
+    @property
+    def only_embeds(self) -> bool:
+        """True when its files say, without being loaded, that it writes no text."""
+        return self.task == "embed" or (self.path / "modules.json").is_file()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
@@ -12,14 +12,16 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import EngineError
+from engine.sequence import PrefixNote
 from server.continuation import Delta
-from server.errors import ApiError, envelope_of
+from server.errors import ApiError
 from server.generation import Choice, Generation, fold
-from server.schemas.sampling import StreamOptions
+from server.metrics import Metrics
+from server.registry import ServedModel
 from server.schemas.usage import Usage
+from server.stopwatch import Stopwatch
 
 T = TypeVar("T")
-DONE = b"data: [DONE]\n\n"
 _EVENT_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
@@ -37,56 +39,78 @@ class Reply(Protocol):
 
     num_choices: int
 
-    def chunks(self, delta: Delta) -> Iterable[dict[str, Any]]:
-        """The events of one delta."""
+    def events(self, delta: Delta, usage: Callable[[], Usage]) -> bytes:
+        """What is sent for one delta. usage: the tokens so far"""
 
-    def usage_chunk(self, usage: Usage) -> Mapping[str, Any]:
-        """The event after the last delta, for those who asked."""
+    def end(self, usage: Usage) -> Iterable[bytes]:
+        """What is sent after the last delta."""
+
+    def failure(self, error: Exception) -> bytes:
+        """What is sent instead when something fails after the first event."""
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> Mapping[str, Any]:
         """The answer that is not streamed."""
 
 
-async def respond(request: Request, generation: Generation, reply: Reply, options: StreamOptions | None) -> Response:
-    """Answer with events, or whole when there are no stream options.
+async def respond(request: Request, generation: Generation, reply: Reply, *, stream: bool) -> Response:
+    """Answer with events, or whole.
 
     The first event is there before the status is sent, so that whatever can fail, fails with a proper status.
     """
     request.state.record["generation"] = generation.generation_id
-    if options is None:
+    if not stream:
         return await unless_client_leaves(request.receive, _whole(request, generation, reply))
-    events = _events(request, generation, reply, options)
+    events = _events(request, generation, reply)
     first = await unless_client_leaves(request.receive, anext(events))
-    return EventStream(first, events)
+    return EventStream(first, events, reply.failure, prefix_header(request, generation.prefix))
+
+
+def stopwatch(request: Request, model: ServedModel) -> Stopwatch:
+    """One that began to run when the request arrived."""
+    metrics: Metrics = request.app.state.metrics
+    return Stopwatch(metrics.of(model.name), request.state.started)
+
+
+def prefix_header(request: Request, note: PrefixNote | None) -> dict[str, str]:
+    """How many tokens were found, and the first that differs from what is stored: as ids, never as text."""
+    if note is None:
+        return {}
+    parts = [f"hit={note.found_tokens}"]
+    if note.asked_token is not None:
+        parts.append(f"differs-at={note.found_tokens}")
+        if request.app.state.tells_stored_tokens:
+            parts.append(f"stored={'none' if note.stored_token is None else note.stored_token}")
+        parts.append(f"asked={note.asked_token}")
+    return {"x-bramley-prefix": "; ".join(parts)}
 
 
 async def _whole(request: Request, generation: Generation, reply: Reply) -> Response:
     async with aclosing(generation.deltas()) as deltas:
         choices = await fold(deltas, reply.num_choices)
-    _note(request, generation.usage())
+    _note(request, generation)
     body = msgspec.json.encode(reply.whole(choices, generation.usage()))
-    return Response(body, media_type="application/json")
+    return Response(body, headers=prefix_header(request, generation.prefix), media_type="application/json")
 
 
-async def _events(
-    request: Request, generation: Generation, reply: Reply, options: StreamOptions
-) -> AsyncGenerator[bytes, None]:
+async def _events(request: Request, generation: Generation, reply: Reply) -> AsyncGenerator[bytes, None]:
     try:
         async with aclosing(generation.deltas()) as deltas:
             async for delta in deltas:
-                extra = {"usage": generation.usage()} if options.continuous_usage_stats else {}
-                yield b"".join(event({**chunk, **extra}) for chunk in reply.chunks(delta))
-        if options.include_usage:
-            yield event(reply.usage_chunk(generation.usage()))
-        yield DONE
+                if data := reply.events(delta, generation.usage):
+                    yield data
+        for data in reply.end(generation.usage()):
+            yield data
     finally:
-        _note(request, generation.usage())
+        _note(request, generation)
 
 
-def _note(request: Request, usage: Usage) -> None:
-    cached_tokens = usage["prompt_tokens_details"]["cached_tokens"]
+def _note(request: Request, generation: Generation) -> None:
+    usage = generation.usage()
     request.state.record.update(
-        prompt=usage["prompt_tokens"], completion=usage["completion_tokens"], cached=cached_tokens
+        prompt=usage["prompt_tokens"],
+        completion=usage["completion_tokens"],
+        cached=usage["prompt_tokens_details"]["cached_tokens"],
+        **generation.times(),
     )
 
 
@@ -95,11 +119,23 @@ def event(data: Mapping[str, Any]) -> bytes:
     return b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
+def named_event(data: Mapping[str, Any]) -> bytes:
+    """The same under the name that the data has as its type."""
+    return f"event: {data['type']}\n".encode() + event(data)
+
+
 class EventStream(Response):
     """Events as they come, one per write. When the client leaves, the work behind them is cancelled."""
 
-    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(headers=_EVENT_HEADERS)
+    def __init__(
+        self,
+        first: bytes,
+        rest: AsyncGenerator[bytes, None],
+        failure: Callable[[Exception], bytes],
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(headers={**_EVENT_HEADERS, **headers})
+        self._failure = failure
         self._first = first
         self._rest = rest
 
@@ -113,23 +149,25 @@ class EventStream(Response):
         headers = [header for header in self.raw_headers if header[0] != b"content-length"]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": self._first, "more_body": True})
-        async with aclosing(_ending_well(self._rest)) as events:
+        async with aclosing(_ending_well(self._rest, self._failure)) as events:
             async for data in events:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _ending_well(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _ending_well(
+    events: AsyncGenerator[bytes, None], failure: Callable[[Exception], bytes]
+) -> AsyncGenerator[bytes, None]:
     """The status is sent: a failure from here on is an event, and the stream still has its end."""
     try:
         async with aclosing(events):
             async for data in events:
                 yield data
     except (ApiError, EngineError) as error:
-        yield event(envelope_of(error)) + DONE
+        yield failure(error)
     except Exception as error:  # the outermost place that can still tell the client
         log.exception("a stream failed")
-        yield event(envelope_of(error)) + DONE
+        yield failure(error)
 
 
 async def unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

@@ -20,8 +20,9 @@ import msgspec
 
 from engine.encoding import EncodingOutput, EncodingRequest
 from engine.sequence import GenerationRequest, StepOutput
-from engine.settings import EngineSettings
+from engine.settings import EngineSettings, EngineStats
 from server import protocol
+from server.drain import Drain
 from server.errors import ModelLoading, ModelUnavailable, Overloaded, Refused, ShuttingDown, WorkerDied
 from server.settings import worker_environment
 
@@ -93,6 +94,8 @@ class Supervisor:
     """One model's worker: at most one process at a time, and the queues of those who wait for its answers.
 
     `spawn` needs no event loop, so that weights are read while the server is still being imported.
+
+    engine: what the worker's engine is told
     """
 
     def __init__(
@@ -108,7 +111,7 @@ class Supervisor:
         self._path = path
         self._command = command
         self._limits = limits or Limits()
-        self._engine = engine or EngineSettings()
+        self.engine = engine or EngineSettings()
         self._child: Child | None = None
         self._life: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -119,6 +122,8 @@ class Supervisor:
         self._crashes: deque[float] = deque(maxlen=CRASH_LIMIT)
         self._queues: dict[str, asyncio.Queue[Any]] = {}
         self._num_open = 0
+        self._drain = Drain()
+        self._stats: EngineStats | None = None
         self._closing = False
 
     @property
@@ -133,6 +138,11 @@ class Supervisor:
         return ready.result() if ready and ready.done() and not ready.exception() else None
 
     @property
+    def stats(self) -> EngineStats | None:
+        """What the worker last told of its engine, at most a second ago; None before the model is loaded."""
+        return self._stats
+
+    @property
     def health(self) -> Health:
         """The worker's state as its frames, or their absence, tell it."""
         if self._failure:
@@ -145,7 +155,7 @@ class Supervisor:
 
     def spawn(self) -> Child:
         """Start the process. Nobody listens to it before `start`."""
-        self._child = Child(self._command, self._path, self._engine)
+        self._child = Child(self._command, self._path, self.engine)
         self._progress = (0, 0)
         self._failure = ""
         self._silent_ticks = 0
@@ -190,7 +200,7 @@ class Supervisor:
                     del self._queues[item.request_id]
                 yield item
         finally:
-            self._num_open -= 1
+            self._leave()
             for name in names:
                 self.cancel(name)
 
@@ -213,7 +223,7 @@ class Supervisor:
                 outputs.append(item)
             del self._queues[request.request_id]
         finally:
-            self._num_open -= 1
+            self._leave()
             self.cancel(request.request_id)
         return sorted(outputs, key=lambda output: output.index)
 
@@ -238,13 +248,19 @@ class Supervisor:
     def _open(self, names: Iterable[str], frames: Iterable[bytes]) -> "asyncio.Queue[Any]":
         """Send requests, and have one queue for the answers to them all."""
         if self._num_open >= self._limits.max_queue:
-            raise Overloaded(self._limits.max_queue)
+            raise Overloaded(self._limits.max_queue, self._drain.retry_seconds(monotonic()))
         queue: asyncio.Queue[Any] = asyncio.Queue()
         for frame in frames:
             self._send(frame)
         self._queues.update((name, queue) for name in names)
+        if not self._num_open:
+            self._drain.begin(monotonic())
         self._num_open += 1
         return queue
+
+    def _leave(self) -> None:
+        self._num_open -= 1
+        self._drain.finish(monotonic())
 
     def _send(self, frame: bytes) -> None:
         if self._writer is None or self._writer.is_closing():
@@ -274,6 +290,7 @@ class Supervisor:
             child.process.kill()
         finally:
             watch.cancel()
+        self._stats = None
         self._fail_all(WorkerDied(self.name))
         self._writer.transport.abort()  # close() would wait for frames that nobody reads
 
@@ -311,6 +328,8 @@ class Supervisor:
             case protocol.Refused(request_id, kind, param, text):
                 if (queue := self._queues.get(request_id)) is not None:
                     queue.put_nowait(Refused(kind, text, param))
+            case protocol.Heartbeat(stats):
+                self._stats = stats
             case protocol.Loading(done_bytes, total_bytes):
                 self._progress = (done_bytes, total_bytes)
             case protocol.Ready(info) if self._ready is not None and not self._ready.done():

@@ -14,7 +14,7 @@ from server.error_responses import error_response
 from server.errors import ShuttingDown
 
 CLIENT_LEFT = 499
-ALWAYS_OPEN = frozenset({"/health", "/v1/health"})
+ALWAYS_OPEN = frozenset({"/health", "/v1/health", "/metrics"})
 
 log = logging.getLogger("bramley.requests")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -35,7 +35,9 @@ class Traffic:
         started = monotonic()
         request_id = _request_id(Headers(scope=scope))
         record: dict[str, Any] = {"status": CLIENT_LEFT}
-        scope.setdefault("state", {}).update(request_id=request_id, record=record, draining=self.draining)
+        scope.setdefault("state", {}).update(
+            request_id=request_id, record=record, draining=self.draining, started=started
+        )
         app = error_response(ShuttingDown()) if self.draining and scope["path"] not in ALWAYS_OPEN else self._app
         self.num_running += 1
         try:

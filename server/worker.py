@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import msgspec
 
 from engine.errors import CheckpointError, RequestError
-from engine.settings import EngineSettings
+from engine.settings import EngineSettings, EngineStats
 from server import protocol
 
 HEARTBEAT_SECONDS = 1.0
@@ -50,12 +50,8 @@ class Model(Protocol):
         """True while step() has something to do."""
 
     @property
-    def num_running(self) -> int:
-        """Requests under way."""
-
-    @property
-    def num_waiting(self) -> int:
-        """Requests in the queue."""
+    def stats(self) -> EngineStats:
+        """What is held and what has happened so far."""
 
     def close(self) -> None:
         """Put away what outlives the process."""
@@ -88,17 +84,19 @@ class Pulse:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._busy_since: float | None = monotonic()
-        self._load = (0, 0)
+        self._stats: EngineStats | None = None
 
-    def busy(self, num_running: int = 0, num_waiting: int = 0) -> None:
+    def busy(self, stats: EngineStats | None = None) -> None:
         """The main thread has made progress and goes on working."""
         self._busy_since = monotonic()
-        self._load = (num_running, num_waiting)
+        self._stats = stats
 
-    def idle(self) -> None:
-        """The main thread waits for requests."""
+    def idle(self, stats: EngineStats) -> None:
+        """The main thread waits for requests; what the last step has changed is told at once."""
         self._busy_since = None
-        self._load = (0, 0)
+        if stats != self._stats:
+            self._stats = stats
+            self._link.send(protocol.Heartbeat(stats))
 
     def beat_for_ever(self) -> None:
         """Run in a thread of its own."""
@@ -106,7 +104,7 @@ class Pulse:
         while not pause.wait(HEARTBEAT_SECONDS):
             since = self._busy_since
             if since is None or monotonic() - since < LONGEST_STEP_SECONDS:
-                self._link.send(protocol.Heartbeat(*self._load))
+                self._link.send(protocol.Heartbeat(self._stats))
 
 
 class Inbox:
@@ -184,10 +182,10 @@ def work(engine: Model, inbox: Inbox, link: Link, pulse: Pulse) -> None:
     report = protocol.Encoded if engine.info.kind in protocol.ENCODING_KINDS else protocol.Outputs
     while True:
         if not engine.has_work:
-            pulse.idle()
+            pulse.idle(engine.stats)
         for message in inbox.drain(wait=not engine.has_work):
             take(engine, message, link)
-        pulse.busy(engine.num_running, engine.num_waiting)
+        pulse.busy(engine.stats)
         if engine.has_work and (outputs := engine.step()):
             link.send(report(outputs))
 

@@ -77,7 +77,10 @@ class Model(CausalLM):
         )
 
     def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
-        """Part the fused, interleaved gate and up projections, and bring matrices to (experts, out, in)."""
+        """Part the fused, interleaved gate and up projections, and bring matrices to (experts, out, in).
+
+        Also those that OpenAI has packed, see engine.checkpoint.mxfp4_blocks; MLX folders have them parted.
+        """
         for name, array in tensors:
             yield from _parted(name, array)
 
@@ -109,9 +112,25 @@ def _parted(name: str, array: mx.array) -> Iterator[tuple[str, mx.array]]:
         case "gate_up_proj_bias":
             yield f"{prefix}.experts.gate_proj.bias", array[..., ::2]
             yield f"{prefix}.experts.up_proj.bias", array[..., 1::2]
+        case "gate_up_proj_blocks" | "gate_up_proj_scales":
+            attribute, array = _repacked(kind, array)
+            gate, up = mx.contiguous(array[:, ::2]), mx.contiguous(array[:, 1::2])
+            mx.eval(gate, up)  # else the fused array stays in memory beside them
+            yield f"{prefix}.experts.gate_proj.{attribute}", gate
+            yield f"{prefix}.experts.up_proj.{attribute}", up
+        case "down_proj_blocks" | "down_proj_scales":
+            attribute, array = _repacked(kind, array)
+            yield f"{prefix}.experts.down_proj.{attribute}", array
         case "down_proj":
             yield f"{prefix}.experts.down_proj.weight", array.swapaxes(-1, -2)
         case "down_proj_bias":
             yield f"{prefix}.experts.down_proj.bias", array
         case _:
             yield name, array
+
+
+def _repacked(kind: str, array: mx.array) -> tuple[str, mx.array]:
+    """Blocks of 16 bytes as MLX's words of eight values, (experts, rows, columns / 8); scales as they are."""
+    if kind.endswith("_scales"):
+        return "scales", array
+    return "weight", array.view(mx.uint32).flatten(-2)

@@ -3,7 +3,7 @@
 import mlx.core as mx
 
 from engine.config import ConfigReader, RopeSpec
-from engine.layers.activations import ACTIVATIONS
+from engine.layers.activations import ACTIVATIONS, activate
 from engine.layers.attend import attend
 from engine.layers.attention import join_heads, split_heads
 from engine.layers.encoder import Encoder
@@ -28,7 +28,7 @@ class Block(Module):
         self.mlp_norm = _norm(config)
         self.wi = Linear(hidden_size, 2 * inner_size, bias=mlp_bias)
         self.mlp_wo = Linear(inner_size, hidden_size, bias=mlp_bias)
-        self._activation = ACTIVATIONS[config.choice("hidden_activation", ACTIVATIONS, "gelu")]
+        self._activation = config.choice("hidden_activation", ACTIVATIONS, "gelu")
         self._is_first = layer == 0
         self._rope = rope
         self._scale = (hidden_size // self._num_heads) ** -0.5
@@ -36,13 +36,13 @@ class Block(Module):
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
         x = x + self._attend(x if self._is_first else self.attn_norm(x), mask)
         inner, gate = mx.split(self.wi(self.mlp_norm(x)), 2, axis=-1)
-        return x + self.mlp_wo(self._activation(inner) * gate)
+        return x + self.mlp_wo(activate(self._native, self._activation, inner, gate))
 
     def _attend(self, x: mx.array, mask: mx.array) -> mx.array:
         queries, keys, values = (split_heads(each, self._num_heads) for each in mx.split(self.wqkv(x), 3, axis=-1))
         length = [x.shape[1]] * x.shape[0]
         queries, keys = self._rope(queries, 0, length), self._rope(keys, 0, length)
-        return self.wo(join_heads(attend(queries, keys, values, self._scale, mask)))
+        return self.wo(join_heads(attend(queries, keys, values, self._scale, mask, native=self._native)))
 
 
 class Head(Module):
@@ -52,10 +52,10 @@ class Head(Module):
         hidden_size = config.count("hidden_size")
         self.dense = Linear(hidden_size, hidden_size, bias=config.flag("classifier_bias", default=False))
         self.norm = _norm(config)
-        self._activation = ACTIVATIONS[config.choice("classifier_activation", ACTIVATIONS, "gelu")]
+        self._activation = config.choice("classifier_activation", ACTIVATIONS, "gelu")
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.norm(self._activation(self.dense(x)))
+        return self.norm(activate(self._native, self._activation, self.dense(x)))
 
 
 class Model(Encoder):

@@ -29,7 +29,7 @@ class Attention(Module):
         queries, keys, values = (split_heads(each, self._num_heads) for each in fused)
         length = [x.shape[1]] * x.shape[0]
         queries, keys = self._rope(queries, 0, length), self._rope(keys, 0, length)
-        return self.o_proj(join_heads(attend(queries, keys, values, self._scale, mask)))
+        return self.o_proj(join_heads(attend(queries, keys, values, self._scale, mask, native=self._native)))
 
 
 class Block(Module):

@@ -5,9 +5,9 @@ import mlx.core as mx
 from engine.cache.rows import Rows
 from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
-from engine.layers.attention import HeadSizes, SelfAttention, split_heads
+from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM
-from engine.layers.fused import Norm, project
+from engine.layers.fused import Norm
 from engine.layers.mlp import GatedMLP
 from engine.layers.module import Module
 from engine.layers.norm import RMSNorm
@@ -18,13 +18,9 @@ class Attention(SelfAttention):
     """Queries and keys are normed before they are split into heads."""
 
     def heads(self, x: mx.array, norm: Norm | None) -> tuple[mx.array, mx.array, mx.array]:
-        """Queries (rows, num_heads, length, head_dim), keys and values (rows, num_kv_heads, ...), not rotated yet."""
-        queries, keys, values = project(x, self.q_proj, self.k_proj, self.v_proj, norm=norm)
-        return (
-            split_heads(self.q_norm(queries), self._sizes.num_heads),
-            split_heads(self.k_norm(keys), self._sizes.num_kv_heads),
-            split_heads(values, self._sizes.num_kv_heads),
-        )
+        """Queries (rows, length, num_heads * head_dim), keys and values (..., num_kv_heads * head_dim), not rotated."""
+        queries, keys, values = self._projections.project(x, norm)
+        return self.q_norm(queries), self.k_norm(keys), values
 
 
 class Block(Module):

@@ -4,7 +4,7 @@ import mlx.core as mx
 
 from engine.cache.rows import Rows
 from engine.config import ConfigReader
-from engine.layers.activations import ACTIVATIONS
+from engine.layers.activations import ACTIVATIONS, activate
 from engine.layers.attention import HeadSizes, join_heads, split_heads
 from engine.layers.causal import CausalLM, PreNormBlock
 from engine.layers.linear import Linear
@@ -39,11 +39,11 @@ class FusedMLP(Module):
     def __init__(self, hidden_size: int, inner_size: int, activation: str) -> None:
         self.gate_up_proj = Linear(hidden_size, 2 * inner_size)
         self.down_proj = Linear(inner_size, hidden_size)
-        self._activation = ACTIVATIONS[activation]
+        self._activation = activation
 
     def __call__(self, x: mx.array) -> mx.array:
         gate, up = mx.split(self.gate_up_proj(x), 2, axis=-1)
-        return self.down_proj(self._activation(gate) * up)
+        return self.down_proj(activate(self._native, self._activation, gate, up))
 
 
 class Model(CausalLM):

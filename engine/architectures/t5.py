@@ -4,7 +4,7 @@ import mlx.core as mx
 
 from engine.cache.rows import Biases, Rows
 from engine.config import ConfigReader
-from engine.layers.activations import ACTIVATIONS
+from engine.layers.activations import activate
 from engine.layers.attend import attend, with_bias
 from engine.layers.attention import join_heads, split_heads
 from engine.layers.encoder import Encoder
@@ -60,7 +60,7 @@ class FeedForward(Module):
         hidden_size, inner_size = config.count("d_model"), config.count("d_ff")
         kind = config.choice("feed_forward_proj", _KINDS, "relu")
         self._gated = kind.startswith("gated-")
-        self._activation = ACTIVATIONS[_KINDS[kind]]
+        self._activation = _KINDS[kind]
         if self._gated:
             self.wi_0 = Linear(hidden_size, inner_size)
             self.wi_1 = Linear(hidden_size, inner_size)
@@ -70,8 +70,8 @@ class FeedForward(Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         if self._gated:
-            return self.wo(self._activation(self.wi_0(x)) * self.wi_1(x))
-        return self.wo(self._activation(self.wi(x)))
+            return self.wo(activate(self._native, self._activation, self.wi_0(x), self.wi_1(x)))
+        return self.wo(activate(self._native, self._activation, self.wi(x)))
 
 
 class Block(Module):
@@ -91,7 +91,8 @@ class Block(Module):
     def encode(self, x: mx.array, bias: mx.array) -> mx.array:
         """One encoder layer. bias: (1, num_heads, length, length)."""
         normed = self.attention_norm(x)
-        attended = attend(self.attention.queries(normed), *self.attention.keys_and_values(normed), 1.0, bias)
+        keys, values = self.attention.keys_and_values(normed)
+        attended = attend(self.attention.queries(normed), keys, values, 1.0, bias, native=self._native)
         x = x + self.attention.o(join_heads(attended))
         return x + self.mlp(self.mlp_norm(x))
 

@@ -4,25 +4,40 @@ Knows slots and arrays; knows nothing of tokens, sampling or scheduling.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 from typing import Protocol
 
 import mlx.core as mx
 
-from engine.cache.layout import Planes
-from engine.cache.slab import LayerSlab
+from engine.cache.layout import Dense, Planes
+from engine.cache.slab import Heads, LayerSlab, Slab, join, split
 from engine.cache.slots import Slot
 from engine.layers.attend import Mask, attend, causal_mask, with_bias
+from engine.layers.attend_rows import Placing, Rotation, Scoring, attend_rows
 
 Biases = list[mx.array]
 _READ_STEP = 32  # what is read of a slab grows in such steps, so that shapes repeat from token to token
 
 
 class Group(Protocol):
-    """Rows of a pass that attend together."""
+    """Rows of a pass that attend together.
+
+    slab: where all of them have their slots
+    """
 
     size: int
+    slab: Slab
+
+    @property
+    def offsets(self) -> int | mx.array:
+        """Position of each row's first new token."""
+
+    def attend_natively(
+        self, layer: int, tokens: Heads, scoring: Scoring, head_dim: int | None, turn: Rotation | None
+    ) -> mx.array:
+        """The same as `attend` in one call of a kernel. tokens: queries, keys and values."""
 
     def attend(
         self,
@@ -68,6 +83,8 @@ class Rows:
         values: mx.array,
         scale: float,
         *,
+        head_dim: int | None = None,
+        turn: Rotation | None = None,
         sinks: mx.array | None = None,
         softcap: float | None = None,
         biases: Biases | None = None,
@@ -75,14 +92,20 @@ class Rows:
         """Store the new keys and values, and attend to what each row sees in this layer.
 
         queries: (rows, num_heads, length, head_dim); keys, values: (rows, num_kv_heads, length, head_dim)
+        head_dim: given where heads come side by side instead: (rows, length, num_heads * head_dim) and so on
+        turn: rotates queries and keys by their positions
         biases: what `biases` returned, addends to the scores
-        Returns (rows, num_heads, length, head_dim). See engine.layers.attend for the rest.
+        Returns the shape of queries. See engine.layers.attend for the rest.
         """
         attended = []
         for number, (group, part) in enumerate(self._parts()):
-            bias = None if biases is None else biases[number]
             own = (queries[part], keys[part], values[part]) if len(self._groups) > 1 else (queries, keys, values)
-            attended.append(group.attend(layer, *own, scale, sinks, softcap, bias))
+            bias = None if biases is None else biases[number]
+            if group.slab.kernels is not None and bias is None and isinstance(group.slab.layout, Dense):
+                scoring = Scoring(scale, softcap=softcap, sinks=sinks)
+                attended.append(group.attend_natively(layer, own, scoring, head_dim, turn))
+            else:
+                attended.append(_by_head(group, layer, own, scale, head_dim, turn, sinks, softcap, bias))
         return attended[0] if len(attended) == 1 else mx.concatenate(attended, axis=0)
 
     def attend_source(self, layer: int, queries: mx.array, scale: float) -> mx.array:
@@ -123,6 +146,7 @@ class OneRow:
     size = 1
 
     def __init__(self, slot: Slot) -> None:
+        self.slab = slot.slab
         self._slot = slot
         self._seen: dict[int, tuple[int, Planes]] = {}
 
@@ -154,6 +178,44 @@ class OneRow:
         seen_keys, seen_values = layout.keys_and_values(planes)
         mask = mask if bias is None else with_bias(mask, bias)
         return attend(queries, seen_keys, seen_values, scale, mask, sinks=sinks, softcap=softcap)
+
+    @property
+    def offsets(self) -> int:
+        """Position of the first new token."""
+        return self._slot.length
+
+    def attend_natively(
+        self, layer: int, tokens: Heads, scoring: Scoring, head_dim: int | None, turn: Rotation | None
+    ) -> mx.array:
+        """The same as `attend` in one call of a kernel. tokens: queries, keys and values."""
+        slab, slot, start = self.slab.layers[layer], self._slot, self._slot.length
+        length = tokens[0].shape[-2]
+        end, window = start + length, slab.window
+        if window is not None and end > window:
+            if length > 1:
+                return self._slide_natively(slab, layer, tokens, scoring, head_dim, turn)
+            return slab.attend(tokens, Placing(slot.index, start % window, window), scoring, head_dim, turn, start)
+        return slab.attend(tokens, Placing(slot.index, start, end), scoring, head_dim, turn, start)
+
+    def _slide_natively(
+        self,
+        slab: LayerSlab,
+        layer: int,
+        tokens: Heads,
+        scoring: Scoring,
+        head_dim: int | None,
+        turn: Rotation | None,
+    ) -> mx.array:
+        """Past the ring's end, with several new tokens: they attend to what is in order beside them."""
+        queries, keys, values = (split(each, head_dim) for each in tokens)
+        if turn is not None:
+            turn = replace(turn, offsets=self._slot.length)
+            queries, keys = turn.apply(queries), turn.apply(keys)
+        seen, _ = self._append(layer, [keys, values])
+        scoring = replace(scoring, window=slab.window)
+        placing = Placing(0, 0, seen[0].shape[2])
+        attended, _ = attend_rows(slab.kernels, queries, seen, (), placing, scoring)
+        return attended if head_dim is None else join(attended)
 
     def attend_source(self, layer: int, queries: mx.array, scale: float) -> mx.array:
         """Attend to the row's source."""
@@ -197,11 +259,12 @@ class ManyRows:
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self.size = len(slots)
-        self._slab = slots[0].slab
+        self.slab = slots[0].slab
         self._indices = [slot.index for slot in slots]
         self._lengths = [slot.length for slot in slots]
         self._source_lengths = [slot.source_length for slot in slots]
         self._places: dict[int | None, mx.array] = {}
+        self._counts: dict[int | None, mx.array] = {}
         self._masks: dict[int | None, mx.array] = {}
 
     def attend(
@@ -216,25 +279,42 @@ class ManyRows:
         bias: mx.array | None,
     ) -> mx.array:
         """Store new keys and values, and attend to what each row sees."""
-        layout, slab = self._slab.layout, self._slab.layers[layer]
+        layout, slab = self.slab.layout, self.slab.layers[layer]
         slab.write_each(self._slots, self._places_in(slab), layout.planes(keys, values))
         mask = self._mask(slab.window, slab.places)
         seen = layout.keys_and_values([plane[:, :, : mask.shape[-1]] for plane in slab.planes])
         mask = mask if bias is None else with_bias(mask, bias)
         return self._by_row(attend(self._by_slot(queries), *seen, scale, mask, sinks=sinks, softcap=softcap))
 
+    @property
+    def offsets(self) -> mx.array:
+        """Position of each row's new token."""
+        return self._offsets
+
+    def attend_natively(
+        self, layer: int, tokens: Heads, scoring: Scoring, head_dim: int | None, turn: Rotation | None
+    ) -> mx.array:
+        """The same as `attend` in one call of a kernel. tokens: queries, keys and values."""
+        slab = self.slab.layers[layer]
+        placing = Placing(self._slots, self._places_in(slab), self._counts_in(slab))
+        return slab.attend(tokens, placing, scoring, head_dim, turn, self._offsets)
+
     def attend_source(self, layer: int, queries: mx.array, scale: float) -> mx.array:
         """Attend to each row's source."""
         longest = max(self._source_lengths)
-        planes = [plane[:, :, :longest] for plane in self._slab.sources[layer].planes]
+        planes = [plane[:, :, :longest] for plane in self.slab.sources[layer].planes]
         mask = _up_to(self._spread(self._source_lengths), longest)
-        attended = attend(self._by_slot(queries), *self._slab.layout.keys_and_values(planes), scale, mask)
+        attended = attend(self._by_slot(queries), *self.slab.layout.keys_and_values(planes), scale, mask)
         return self._by_row(attended)
 
     def bias(self, biases: Callable[[int | mx.array, int, int], mx.array], length: int) -> mx.array:
         """Position biases between the new tokens and all that the rows see."""
-        context = self._mask(None, self._slab.capacity).shape[-1]
+        context = self._mask(None, self.slab.capacity).shape[-1]
         return biases(mx.array(self._spread(self._lengths)), length, context)
+
+    @cached_property
+    def _offsets(self) -> mx.array:
+        return mx.array(self._lengths)
 
     @cached_property
     def _slots(self) -> mx.array:
@@ -243,7 +323,7 @@ class ManyRows:
     @cached_property
     def _whole(self) -> bool:
         """True when the rows are the slab's slots in order: nothing has to be brought from one to the other."""
-        return self._indices == list(range(self._slab.num_slots))
+        return self._indices == list(range(self.slab.num_slots))
 
     @cached_property
     def _row_of_slot(self) -> mx.array:
@@ -257,7 +337,7 @@ class ManyRows:
 
     def _spread(self, values: Sequence[int], missing: int = 1) -> list[int]:
         """One value per slot from one value per row."""
-        spread = [missing] * self._slab.num_slots
+        spread = [missing] * self.slab.num_slots
         for index, value in zip(self._indices, values, strict=True):
             spread[index] = value
         return spread
@@ -268,6 +348,13 @@ class ManyRows:
             self._places[slab.window] = mx.array(places)
         return self._places[slab.window]
 
+    def _counts_in(self, slab: LayerSlab) -> mx.array:
+        """How many places each row sees."""
+        if slab.window not in self._counts:
+            most = self.slab.capacity if slab.window is None else slab.window
+            self._counts[slab.window] = mx.array([min(length + 1, most) for length in self._lengths])
+        return self._counts[slab.window]
+
     def _mask(self, window: int | None, places: int) -> mx.array:
         """Which places each slot's new token sees: bool (num_slots, 1, 1, places read)."""
         if window not in self._masks:
@@ -276,6 +363,26 @@ class ManyRows:
             read = min(places, -(-max(counts) // _READ_STEP) * _READ_STEP)
             self._masks[window] = _up_to(self._spread(counts), read)
         return self._masks[window]
+
+
+def _by_head(
+    group: Group,
+    layer: int,
+    tokens: Heads,
+    scale: float,
+    head_dim: int | None,
+    turn: Rotation | None,
+    sinks: mx.array | None,
+    softcap: float | None,
+    bias: mx.array | None,
+) -> mx.array:
+    """Attend with MLX's own operations, which want each head apart."""
+    queries, keys, values = (split(each, head_dim) for each in tokens)
+    if turn is not None:
+        turn = replace(turn, offsets=group.offsets)
+        queries, keys = turn.apply(queries), turn.apply(keys)
+    attended = group.attend(layer, queries, keys, values, scale, sinks, softcap, bias)
+    return attended if head_dim is None else join(attended)
 
 
 def _group(slots: list[Slot]) -> Group:

@@ -5,23 +5,58 @@ sliding window has a ring of `window` places at most (arXiv:2310.06825), where t
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import mlx.core as mx
 
 from engine.cache.layout import Layout, Planes
+from engine.layers.attend_rows import Placing, Rotation, Scoring, attend_rows
+
+Heads = tuple[mx.array, mx.array, mx.array]  # queries, keys and values of new tokens
+
+
+def split(x: mx.array, head_dim: int | None) -> mx.array:
+    """(rows, length, heads * head_dim) to (rows, heads, length, head_dim); None leaves what is split already."""
+    return x if head_dim is None else x.reshape(*x.shape[:2], -1, head_dim).transpose(0, 2, 1, 3)
+
+
+def join(x: mx.array) -> mx.array:
+    """(rows, heads, length, head_dim) to (rows, length, heads * head_dim)."""
+    return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
 
 
 class LayerSlab:
     """One layer's planes, (num_slots, heads, places, width) each; made when the first tokens arrive.
 
     window: tokens this layer sees, or None for all
+    kernels: the device's, or None
     """
 
-    def __init__(self, num_slots: int, capacity: int, window: int | None) -> None:
+    def __init__(self, num_slots: int, capacity: int, window: int | None, kernels: Any = None) -> None:
         self.num_slots = num_slots
         self.window = window
+        self.kernels = kernels
         self.places = capacity if window is None else min(capacity, window)
         self.planes: Planes = []
+
+    def attend(
+        self,
+        tokens: Heads,
+        placing: Placing,
+        scoring: Scoring,
+        head_dim: int | None,
+        turn: Rotation | None,
+        offsets: int | mx.array,
+    ) -> mx.array:
+        """Store new tokens and attend to what their rows see, in one call. See engine.layers.attend_rows."""
+        queries, *new = tokens
+        if not self.planes:
+            self._make([split(each, head_dim) for each in new])
+        planes, self.planes = self.planes, []
+        turn = None if turn is None else replace(turn, offsets=offsets)
+        attended, self.planes = attend_rows(self.kernels, queries, planes, new, placing, scoring, turn)
+        return attended
 
     def write_each(self, slots: mx.array, places: mx.array, planes: Planes) -> None:
         """Store one token per row. slots, places: (rows,); planes: (rows, heads, 1, width)."""
@@ -70,7 +105,7 @@ class LayerSlab:
 
     def with_room(self, num_slots: int, capacity: int) -> "LayerSlab":
         """A copy with more slots, or more places each."""
-        grown = LayerSlab(num_slots, capacity, self.window)
+        grown = LayerSlab(num_slots, capacity, self.window, self.kernels)
         for plane in self.planes:
             room = mx.zeros((num_slots, plane.shape[1], grown.places, plane.shape[3]), plane.dtype)
             room[: plane.shape[0], :, : plane.shape[2]] = plane
@@ -88,6 +123,7 @@ class Slab:
 
     capacity: tokens per slot; source_capacity: the same of the source, 0 where there is none
     windows: per layer the number of tokens it sees, or None for all
+    kernels: the device's, or None
     """
 
     def __init__(
@@ -97,13 +133,17 @@ class Slab:
         source_capacity: int,
         windows: Sequence[int | None],
         layout: Layout,
+        kernels: Any = None,
     ) -> None:
         self.num_slots = num_slots
         self.capacity = capacity
         self.source_capacity = source_capacity
         self.layout = layout
-        self.layers = [LayerSlab(num_slots, capacity, window) for window in windows]
-        self.sources = [LayerSlab(num_slots, source_capacity, None) for _ in windows] if source_capacity else []
+        self.kernels = kernels
+        self.layers = [LayerSlab(num_slots, capacity, window, kernels) for window in windows]
+        self.sources = (
+            [LayerSlab(num_slots, source_capacity, None, kernels) for _ in windows] if source_capacity else []
+        )
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -123,7 +163,8 @@ class Slab:
 
     def copied(self, slot: int, num_slots: int) -> "Slab":
         """A slab of its own in which every slot holds what this one's `slot` does."""
-        copy = Slab(num_slots, self.capacity, self.source_capacity, [each.window for each in self.layers], self.layout)
+        windows = [each.window for each in self.layers]
+        copy = Slab(num_slots, self.capacity, self.source_capacity, windows, self.layout, self.kernels)
         chosen = mx.array([slot] * num_slots)
         for ours, theirs in zip((*self.layers, *self.sources), (*copy.layers, *copy.sources), strict=True):
             theirs.planes = [plane[chosen] for plane in ours.planes]

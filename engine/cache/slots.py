@@ -1,6 +1,7 @@
 """Which slot of which slab a sequence has. Slabs of equal capacity are one, so that their rows attend together."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
 
@@ -43,12 +44,14 @@ class SlotPool:
     """Slots as they have been reserved. A leaving sequence copies nothing; a joining one may make its slab larger.
 
     room: says how many slots a slab has when it must grow
+    kernels: the device's, or None
     """
 
-    def __init__(self, windows: Sequence[int | None], layout: Layout, room: Room) -> None:
+    def __init__(self, windows: Sequence[int | None], layout: Layout, room: Room, kernels: Any = None) -> None:
         self._windows = windows
         self._layout = layout
         self._room = room
+        self._kernels = kernels
         self._slabs: dict[tuple[int, int], Slab] = {}
         self._free: dict[tuple[int, int], list[int]] = {}
 
@@ -85,7 +88,7 @@ class SlotPool:
     def _take(self, key: tuple[int, int]) -> tuple[Slab, int]:
         if key not in self._slabs:
             num_slots = max(1, self._room.num_slots(*key))
-            self._slabs[key] = Slab(num_slots, *key, self._windows, self._layout)
+            self._slabs[key] = Slab(num_slots, *key, self._windows, self._layout, self._kernels)
             self._free[key] = list(range(num_slots))
         slab, free = self._slabs[key], self._free[key]
         if not free:
@@ -105,8 +108,14 @@ class SlotPool:
             del self._slabs[key], self._free[key]
 
 
-def lone_slot(windows: Sequence[int | None], layout: Layout, planned_length: int, source_length: int = 0) -> Slot:
+def lone_slot(
+    windows: Sequence[int | None],
+    layout: Layout,
+    planned_length: int,
+    source_length: int = 0,
+    kernels: Any = None,
+) -> Slot:
     """A slot in a slab of its own, large enough for all it may hold."""
     source_capacity = capacity_for(source_length) if source_length else 0
-    slab = Slab(1, capacity_for(planned_length), source_capacity, windows, layout)
+    slab = Slab(1, capacity_for(planned_length), source_capacity, windows, layout, kernels)
     return Slot(slab, 0, planned_length, source_length)

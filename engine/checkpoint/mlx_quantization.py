@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from engine.checkpoint.json_object import shown
+from engine.checkpoint.mxfp4_blocks import read_blocks
 from engine.checkpoint.tensors import Quantization, QuantizationMode, TensorEntry
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 
@@ -27,6 +28,9 @@ def read_quantization(config: Mapping[str, Any], tensors: Mapping[str, TensorEnt
 
     Raises CheckpointUnsupported for another library's quantisation, CheckpointCorrupt when shapes contradict it.
     """
+    blocks = read_blocks(tensors)
+    if blocks and _method(config) == "mxfp4":
+        return blocks
     settings = _settings(config)
     packed = [name.removesuffix(_SCALES) for name in tensors if name.endswith(_SCALES)]
     quantization = {path: _spec(settings, path) for path in packed}
@@ -39,7 +43,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """MLX's own settings; transformers' quantization_config counts only as the copy that mlx-lm makes of them."""
     own = config.get("quantization")
     other = config.get("quantization_config")
-    method = other.get("quant_method") if isinstance(other, dict) else None
+    method = _method(config)
     if method not in (None, "mlx") and other != own:
         value = method[:64] if isinstance(method, str) else type(method).__name__
         raise CheckpointUnsupported("quantization_config.quant_method", value, "MLX's own quantisation, or none")
@@ -47,6 +51,11 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if settings is not None and not isinstance(settings, dict):
         raise CheckpointCorrupt(_CONFIG, "quantization is not an object")
     return settings or {}
+
+
+def _method(config: Mapping[str, Any]) -> Any:
+    settings = config.get("quantization_config")
+    return settings.get("quant_method") if isinstance(settings, dict) else None
 
 
 def _spec(settings: dict[str, Any], path: str) -> Quantization:

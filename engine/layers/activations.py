@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 
@@ -38,3 +39,15 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": _relu,
     "tanh": mx.tanh,
 }
+
+
+def activate(native: Any, name: str, gate: mx.array, up: mx.array | None = None) -> mx.array:
+    """The function of this name of `gate`, times `up` where there is one of the same shape.
+
+    native: the kernels of this device, or None
+    """
+    if native is None or gate.dtype != mx.float32:
+        activated = ACTIVATIONS[name](gate)
+        return activated if up is None else activated * up
+    result: mx.array = native.activate(name, gate, up)
+    return result

@@ -1,6 +1,6 @@
 """Attention over given keys and values: the seam between the caches and the kernels."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import mlx.core as mx
 
@@ -16,6 +16,7 @@ def attend(
     *,
     sinks: mx.array | None = None,
     softcap: float | None = None,
+    native: Any = None,
 ) -> mx.array:
     """Attend with grouped key heads (Ainslie et al. 2023, arXiv:2305.13245).
 
@@ -25,8 +26,11 @@ def attend(
         (batch or 1, 1, length, context)
     sinks: (num_heads,) logits that join the softmax's denominator
     softcap: scores become softcap * tanh(scores / softcap) before the mask (Gemma 2)
+    native: the kernels of this device, or None
     Returns (batch, num_heads, length, head_dim) in the dtype of queries.
     """
+    if native is not None and queries.dtype == mx.float32:
+        return _attend_natively(native, queries, keys, values, scale, mask, sinks, softcap)
     if softcap is None:
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
     return _attend_capped(queries, keys, values, scale, mask, softcap)
@@ -50,6 +54,23 @@ def with_bias(mask: Mask, bias: mx.array) -> mx.array:
     if isinstance(mask, str):
         mask = causal_mask(*bias.shape[-2:])
     return mx.where(mask, bias, -mx.inf) if mask.dtype == mx.bool_ else bias + mask
+
+
+def _attend_natively(
+    native: Any,
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    scale: float,
+    mask: Mask,
+    sinks: mx.array | None,
+    softcap: float | None,
+) -> mx.array:
+    causal, array = (True, None) if isinstance(mask, str) else (False, mask)
+    attended: list[mx.array] = native.attend_rows(
+        queries, [keys, values], [], None, 0, keys.shape[2], scale, causal, 0, softcap or 0.0, sinks, array
+    )
+    return attended[0]
 
 
 def _attend_capped(

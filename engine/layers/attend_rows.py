@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.cache.layout import layout_for
 from engine.layers.attend import attend
 
 Planes = list[mx.array]
@@ -43,12 +44,12 @@ class Rotation:
 class Placing:
     """Where each row's keys and values are. Each is one number for all rows, or (rows,) integers.
 
-    slots: which slot of the planes; no two rows with new tokens share one
+    slots: which slot of the planes, None for the row's own number; no two rows with new tokens share one
     places: where the first new token goes; all of them must fit in
     lengths: how many places the row's last query sees, counted from place 0, new tokens included
     """
 
-    slots: int | mx.array
+    slots: int | mx.array | None
     places: int | mx.array
     lengths: int | mx.array
 
@@ -61,7 +62,8 @@ class Scoring:
     window: only that many of the last places; None for all
     softcap: scores become softcap * tanh(scores / softcap) before mask and window
     sinks: (num_heads,) logits that join the softmax's denominator
-    mask: bool or additive float32, broadcastable to (rows, num_heads, length, places); lengths hold besides
+    mask: bool or additive float32, broadcastable to (rows, num_heads, length, places), the same for all heads where
+        there is a softcap; lengths hold besides
     """
 
     scale: float
@@ -80,21 +82,24 @@ def attend_rows(
     placing: Placing,
     scoring: Scoring,
     rotation: Rotation | None = None,
+    bits: int = 0,
 ) -> tuple[mx.array, Planes]:
     """Rotate queries and new keys, write new keys and values into their slots, and attend.
 
     native: the kernels of this device, or None
     queries: (rows, num_heads, length, head_dim), or (rows, length, num_heads * head_dim) as projections leave them
-    planes: keys (slots, num_kv_heads, places, head_dim) and values (..., value_dim). The kernel writes them where they
-        lie when nothing else refers to them: the caller lets go of them and keeps what is returned
+    planes: keys (slots, num_kv_heads, places, head_dim) and values (..., value_dim); where bits is 8 or 4, packed keys,
+        their scales and biases, and the same of values, as engine.cache.layout has them. The kernel writes them
+        where they lie when nothing else refers to them: the caller lets go of them and keeps what is returned
     tokens: new keys and values, (rows, num_kv_heads, length, head_dim) or (rows, length, num_kv_heads * head_dim), in
-        the dtype of the planes; none to attend only, and then the planes may be views
+        the dtype of the planes unless they are packed; none to attend only, and then the planes may be views
     Returns the attended, (rows, num_heads, length, value_dim) or (rows, length, num_heads * value_dim) like the
     queries, and the planes. With the kernel a row's result is the same whatever it is computed with: other rows, more
     queries of its own, or threads.
     """
-    if native is None or queries.dtype != mx.float32 or (rotation is not None and planes[0].dtype != mx.float32):
-        return _attend_in_operations(queries, planes, tokens, placing, scoring, rotation)
+    floats = bits != 0 or planes[0].dtype == mx.float32 or rotation is None
+    if native is None or queries.dtype != mx.float32 or not floats:
+        return _attend_in_operations(queries, planes, tokens, placing, scoring, rotation, bits)
     turn = None
     if rotation is not None:
         turn = (rotation.periods, rotation.offsets, rotation.interleaved, rotation.magnitude)
@@ -112,6 +117,7 @@ def attend_rows(
         scoring.sinks,
         scoring.mask,
         turn,
+        bits,
     )
     return attended, written or planes
 
@@ -123,16 +129,18 @@ def _attend_in_operations(
     placing: Placing,
     scoring: Scoring,
     rotation: Rotation | None,
+    bits: int,
 ) -> tuple[mx.array, Planes]:
-    joined = queries.ndim == 3
-    queries = _by_head(queries, planes[0].shape[3])
-    new = [_by_head(each, plane.shape[3]) for each, plane in zip(tokens, planes, strict=bool(tokens))]
-    if rotation is not None:
-        queries = rotation.apply(queries)
-        new[:1] = [rotation.apply(keys) for keys in new[:1]]
-    for plane, each in zip(planes, new, strict=bool(new)):
-        _write(plane, each, placing)
-    keys, values = (_of_rows(plane, placing.slots, queries.shape[0]) for plane in planes)
+    joined, layout = queries.ndim == 3, layout_for(bits or None)
+    widths = [plane.shape[3] * 32 // bits for plane in planes[::3]] if bits else [plane.shape[3] for plane in planes]
+    queries = _by_head(queries, widths[0])
+    queries = queries if rotation is None else rotation.apply(queries)
+    if tokens:
+        keys, values = (_by_head(each, width) for each, width in zip(tokens, widths, strict=True))
+        keys = keys if rotation is None else rotation.apply(keys)
+        for plane, new in zip(planes, layout.planes(keys, values), strict=True):
+            _write(plane, new, placing)
+    keys, values = layout.keys_and_values([_of_rows(plane, placing.slots, queries.shape[0]) for plane in planes])
     mask = _seen(placing.lengths, queries.shape[2], keys.shape[2], scoring)
     if scoring.mask is not None:
         shape = (1, 1, *scoring.mask.shape)[-4:]
@@ -153,11 +161,15 @@ def _write(plane: mx.array, tokens: mx.array, placing: Placing) -> None:
     if isinstance(placing.slots, int) and isinstance(placing.places, int):
         plane[placing.slots : placing.slots + 1, :, placing.places : placing.places + length] = tokens
         return
-    slots, places = (_column(each, tokens.shape[0]) for each in (placing.slots, placing.places))
+    num_rows = tokens.shape[0]
+    slots = _column(mx.arange(num_rows) if placing.slots is None else placing.slots, num_rows)
+    places = _column(placing.places, num_rows)
     plane[slots[:, :, None], mx.arange(plane.shape[1])[:, None], (places + mx.arange(length))[:, None]] = tokens
 
 
-def _of_rows(plane: mx.array, slots: int | mx.array, num_rows: int) -> mx.array:
+def _of_rows(plane: mx.array, slots: int | mx.array | None, num_rows: int) -> mx.array:
+    if slots is None:
+        return plane
     if isinstance(slots, int):
         one = plane[slots : slots + 1]
         return one if num_rows == 1 else mx.broadcast_to(one, (num_rows, *one.shape[1:]))

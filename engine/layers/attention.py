@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from engine.cache.rows import Rows
-from engine.layers.fused import Norm, project, project_onto
+from engine.layers.fused import Branch, Norm, Together
 from engine.layers.linear import Linear
-from engine.layers.module import Module
 from engine.layers.rope import Rope
 
 
@@ -26,7 +25,7 @@ class HeadSizes:
     scale: float | None = None
 
 
-class SelfAttention(Module):
+class SelfAttention(Branch):
     """Causal attention of one decoder layer.
 
     layer: its number, which finds its keys and values in the cache
@@ -55,6 +54,8 @@ class SelfAttention(Module):
         if q_norm is not None and k_norm is not None:
             self.q_norm = q_norm
             self.k_norm = k_norm
+        self._projections = Together(self.q_proj, self.k_proj, self.v_proj)
+        self._output = Together(self.o_proj)
         self._normed = q_norm is not None
         self._layer = layer
         self._sizes = sizes
@@ -68,26 +69,41 @@ class SelfAttention(Module):
 
     def onto(self, x: mx.array, norm: Norm, rows: Rows) -> mx.array:
         """x + self(norm(x), rows)."""
-        return project_onto(x, self.attended(x, rows, norm), self.o_proj)
+        return self._output.onto(x, self.attended(x, rows, norm))
 
     def attended(self, x: mx.array, rows: Rows, norm: Norm | None = None) -> mx.array:
         """What the heads find for norm(x), side by side: (rows, length, num_heads * head_dim)."""
         queries, keys, values = self.heads(x, norm)
-        if self._rope is not None:
-            queries = self._rope(queries, rows.offsets, rows.planned_lengths)
-            keys = self._rope(keys, rows.offsets, rows.planned_lengths)
-        found = rows.attend(
-            self._layer, queries, keys, values, self._scale, sinks=self.head_sinks, softcap=self._softcap
+        turn = None if self._rope is None else self._rope.turn(rows.planned_lengths)
+        if self._rope is not None and turn is None:
+            queries, keys = self._rotated(queries, rows), self._rotated(keys, rows)
+        return rows.attend(
+            self._layer,
+            queries,
+            keys,
+            values,
+            self._scale,
+            head_dim=self._sizes.head_dim,
+            turn=turn,
+            sinks=self.head_sinks,
+            softcap=self._softcap,
         )
-        return join_heads(found)
 
     def heads(self, x: mx.array, norm: Norm | None) -> tuple[mx.array, mx.array, mx.array]:
-        """Queries (rows, num_heads, length, head_dim), keys and values (rows, num_kv_heads, ...), not rotated yet."""
-        queries, keys, values = project(x, self.q_proj, self.k_proj, self.v_proj, norm=norm)
-        queries, keys = split_heads(queries, self._sizes.num_heads), split_heads(keys, self._sizes.num_kv_heads)
+        """Queries (rows, length, num_heads * head_dim), keys and values (..., num_kv_heads * head_dim), not rotated."""
+        queries, keys, values = self._projections.project(x, norm)
         if self._normed:
-            queries, keys = self.q_norm(queries), self.k_norm(keys)
-        return queries, keys, split_heads(values, self._sizes.num_kv_heads)
+            queries, keys = self._by_head(self.q_norm, queries), self._by_head(self.k_norm, keys)
+        return queries, keys, values
+
+    def _by_head(self, norm: Norm, x: mx.array) -> mx.array:
+        return norm(x.reshape(*x.shape[:2], -1, self._sizes.head_dim)).reshape(x.shape)
+
+    def _rotated(self, x: mx.array, rows: Rows) -> mx.array:
+        """Rows that turn at different speeds, one after the other."""
+        assert self._rope is not None  # asked of rotated layers alone
+        heads = split_heads(x, x.shape[-1] // self._sizes.head_dim)
+        return join_heads(self._rope(heads, rows.offsets, rows.planned_lengths))
 
     @property
     def head_sinks(self) -> mx.array | None:

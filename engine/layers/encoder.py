@@ -80,7 +80,7 @@ class EncoderAttention(Module):
         queries, keys, values = (
             split_heads(project(x), self._num_heads) for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return self.o_proj(join_heads(attend(queries, keys, values, self._scale, mask)))
+        return self.o_proj(join_heads(attend(queries, keys, values, self._scale, mask, native=self._native)))
 
 
 class PostNormLayer(Module):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from engine.cache.rows import Rows
-from engine.layers.activations import ACTIVATIONS
+from engine.layers.activations import activate
 from engine.layers.attend import attend
 from engine.layers.attention import join_heads, split_heads
 from engine.layers.linear import Embedding, Linear
@@ -73,14 +73,14 @@ class Layer(Module):
         self.fc1 = Linear(spec.hidden_size, spec.inner_size, bias=True)
         self.fc2 = Linear(spec.inner_size, spec.hidden_size, bias=True)
         self.final_layer_norm = LayerNorm(spec.hidden_size, 1e-5)
-        self._activation = ACTIVATIONS[spec.activation]
+        self._activation = spec.activation
         self._pre_norm = spec.pre_norm
 
     def _residual(self, x: mx.array, norm: LayerNorm, step: Callable[[mx.array], mx.array]) -> mx.array:
         return x + step(norm(x)) if self._pre_norm else norm(x + step(x))
 
     def _mlp(self, x: mx.array) -> mx.array:
-        return self.fc2(self._activation(self.fc1(x)))
+        return self.fc2(activate(self._native, self._activation, self.fc1(x)))
 
 
 class EncoderLayer(Layer):
@@ -92,7 +92,7 @@ class EncoderLayer(Layer):
 
     def _attend(self, x: mx.array) -> mx.array:
         own = self.self_attn
-        return own.output(attend(own.queries(x), *own.keys_and_values(x), own.scale))
+        return own.output(attend(own.queries(x), *own.keys_and_values(x), own.scale, native=self._native))
 
 
 class DecoderLayer(Layer):

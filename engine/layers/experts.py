@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import mlx.core as mx
 
 from engine.errors import CheckpointCorrupt
-from engine.layers.activations import ACTIVATIONS
+from engine.layers.activations import activate
 from engine.layers.linear import Weight
 from engine.layers.module import Module
 
@@ -43,7 +43,7 @@ class GatedExperts(Module):
         self.gate_proj = ExpertLinear(num_experts, hidden_size, inner_size, bias=bias)
         self.up_proj = ExpertLinear(num_experts, hidden_size, inner_size, bias=bias)
         self.down_proj = ExpertLinear(num_experts, inner_size, hidden_size, bias=bias)
-        self._activation = ACTIVATIONS[activation]
+        self._activation = activation
 
     def __call__(self, x: mx.array, experts: mx.array) -> mx.array:
         """x: (tokens, hidden_size); experts: (tokens, chosen); returns (tokens, chosen, hidden_size)."""
@@ -53,7 +53,7 @@ class GatedExperts(Module):
 
     def gated(self, gate: mx.array, up: mx.array) -> mx.array:
         """The product inside."""
-        return self._activation(gate) * up
+        return activate(self._native, self._activation, gate, up)
 
 
 def choose_experts(router_logits: mx.array, num_chosen: int, *, renormalise: bool) -> tuple[mx.array, mx.array]:

@@ -4,24 +4,25 @@ One call of a native kernel where there is one for the whole, else the same oper
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import mlx.core as mx
 
 from engine.layers.activations import ACTIVATIONS
-from engine.layers.linear import Linear, multiply_panels
+from engine.layers.linear import Linear, multiplication
+from engine.layers.module import Module
 from engine.layers.norm import RMSNorm
-from engine.layers.panels import NOTHING, Around
+from engine.layers.panels import Multiplication
 
 Norm = Callable[[mx.array], mx.array]
 
 
-@runtime_checkable
-class Branch(Protocol):
-    """A part of a block that can add its result to the block's input by itself."""
+class Branch(Module):
+    """Base of the parts of a block that add their result to the block's input by themselves."""
 
     def onto(self, x: mx.array, norm: Norm, *context: Any) -> mx.array:
         """x + self(norm(x), *context)."""
+        raise NotImplementedError
 
 
 def add_branch(x: mx.array, branch: Callable[..., mx.array], norm: Norm, *context: Any) -> mx.array:
@@ -31,37 +32,42 @@ def add_branch(x: mx.array, branch: Callable[..., mx.array], norm: Norm, *contex
     return x + branch(norm(x), *context)
 
 
-def project(x: mx.array, *linears: Linear, norm: Norm | None = None) -> list[mx.array]:
-    """Several projections of norm(x). x: (..., columns); returns (..., rows) for each."""
-    if _one_layout(linears):
-        x, around = _normed(x, norm)
-        return multiply_panels(x, linears, around)
-    x = x if norm is None else norm(x)
-    return [linear(x) for linear in linears]
+class Together:
+    """Projections of one input, in one call where their weights lie in one layout.
 
+    They are looked at when they are first used: their weights are then where they stay.
+    """
 
-def project_gated(x: mx.array, gate: Linear, up: Linear, activation: str, norm: Norm | None = None) -> mx.array:
-    """activation(gate(norm(x))) * up(norm(x)); activation is a name in ACTIVATIONS."""
-    if _one_layout((gate, up)):
-        x, around = _normed(x, norm)
-        return multiply_panels(x, [gate, up], Around(around.norm, around.eps, activation=activation))[0]
-    x = x if norm is None else norm(x)
-    return ACTIVATIONS[activation](gate(x)) * up(x)
+    def __init__(self, *linears: Linear) -> None:
+        self._linears = linears
+        self._call: Multiplication | None = None
+        self._looked = False
 
+    def project(self, x: mx.array, norm: Norm | None = None) -> list[mx.array]:
+        """Each projection of norm(x). x: (..., columns); returns (..., rows) for each."""
+        call = self._one_call()
+        if call is not None and isinstance(norm, RMSNorm):
+            return call(x, norm.factors, norm.eps)
+        x = x if norm is None else norm(x)
+        return [linear(x) for linear in self._linears] if call is None else call(x)
 
-def project_onto(residual: mx.array, x: mx.array, linear: Linear) -> mx.array:
-    """residual + linear(x)."""
-    if linear.layout is not None:
-        return multiply_panels(x, [linear], Around(residual=residual))[0]
-    return residual + linear(x)
+    def gate(self, x: mx.array, activation: str, norm: Norm | None = None) -> mx.array:
+        """activation(first(norm(x))) * second(norm(x)); activation is a name in ACTIVATIONS."""
+        call = self._one_call()
+        if call is not None and isinstance(norm, RMSNorm):
+            return call(x, norm.factors, norm.eps, activation=activation)[0]
+        x = x if norm is None else norm(x)
+        if call is not None:
+            return call(x, activation=activation)[0]
+        first, second = self._linears
+        return ACTIVATIONS[activation](first(x)) * second(x)
 
+    def onto(self, residual: mx.array, x: mx.array) -> mx.array:
+        """residual + the one projection of x."""
+        call = self._one_call()
+        return residual + self._linears[0](x) if call is None else call(x, residual=residual)[0]
 
-def _one_layout(linears: tuple[Linear, ...]) -> bool:
-    layouts = [linear.layout for linear in linears]
-    return all(layout is not None and layout.fits(layouts[0]) for layout in layouts)
-
-
-def _normed(x: mx.array, norm: Norm | None) -> tuple[mx.array, Around]:
-    if isinstance(norm, RMSNorm):
-        return x, Around(norm.factors, norm.eps)
-    return (x if norm is None else norm(x)), NOTHING
+    def _one_call(self) -> Multiplication | None:
+        if not self._looked:
+            self._call, self._looked = multiplication(self._linears), True
+        return self._call

@@ -8,7 +8,7 @@ import mlx.core as mx
 from engine.checkpoint.checkpoint import Quantization
 from engine.device import Device
 from engine.layers.module import Module
-from engine.layers.panels import NOTHING, Around, PanelLayout, can_pack
+from engine.layers.panels import Multiplication, PanelLayout, can_pack
 
 
 class Weight(Module):
@@ -54,7 +54,7 @@ class Weight(Module):
     def multiply(self, x: mx.array) -> mx.array:
         """x @ weight.T: (..., columns) to (..., rows)."""
         if self._panels is not None:
-            return self._panels.multiply(x, [self.weight], [self._panels.rows], [None])[0]
+            return self._panels.multiplication([self.weight], [self._panels.rows], [None])(x)[0]
         q = self._quantization
         if q is None:
             return x @ self.weight.T
@@ -126,6 +126,7 @@ class Linear(Weight):
     def __init__(self, input_size: int, output_size: int, *, bias: bool = False) -> None:
         super().__init__(output_size, input_size)
         self._biased = bias
+        self._call: Multiplication | None = None
         if bias:
             self.bias = mx.zeros((output_size,))
 
@@ -134,10 +135,11 @@ class Linear(Weight):
         super().settle(device)
         if self._biased:
             self.bias = device.in_precision(self.bias)
+        self._call = multiplication([self])
 
     def __call__(self, x: mx.array) -> mx.array:
-        if self._panels is not None:
-            return multiply_panels(x, [self])[0]
+        if self._call is not None:
+            return self._call(x)[0]
         y = self.multiply(x)
         return y + self.bias if self._biased else y
 
@@ -152,13 +154,14 @@ class Linear(Weight):
         return self.bias if self._biased else None
 
 
-def multiply_panels(x: mx.array, linears: Sequence[Linear], around: Around = NOTHING) -> list[mx.array]:
-    """Products of one input with weights in panels of one layout, in one call."""
+def multiplication(linears: Sequence[Linear]) -> Multiplication | None:
+    """The one call for several projections of one input; None where their weights do not lie in one layout."""
     layouts = [linear.layout for linear in linears if linear.layout is not None]
+    if len(layouts) < len(linears) or not all(layout.fits(layouts[0]) for layout in layouts):
+        return None
     rows = [layout.rows for layout in layouts]
-    return layouts[0].multiply(
-        x, [linear.weight for linear in linears], rows, [linear.optional_bias for linear in linears], around
-    )
+    panels, biases = [linear.weight for linear in linears], [linear.optional_bias for linear in linears]
+    return layouts[0].multiplication(panels, rows, biases)
 
 
 class Embedding(Weight):

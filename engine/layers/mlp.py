@@ -2,27 +2,29 @@
 
 import mlx.core as mx
 
-from engine.layers.activations import ACTIVATIONS
-from engine.layers.fused import Norm, project_gated, project_onto
+from engine.layers.activations import activate
+from engine.layers.fused import Branch, Norm, Together
 from engine.layers.linear import Linear
 from engine.layers.module import Module
 
 
-class GatedMLP(Module):
+class GatedMLP(Branch):
     """down(activation(gate(x)) * up(x)) (Shazeer 2020, arXiv:2002.05202). x: (..., hidden_size)."""
 
     def __init__(self, hidden_size: int, inner_size: int, activation: str, *, bias: bool = False) -> None:
         self.gate_proj = Linear(hidden_size, inner_size, bias=bias)
         self.up_proj = Linear(hidden_size, inner_size, bias=bias)
         self.down_proj = Linear(inner_size, hidden_size, bias=bias)
+        self._widen = Together(self.gate_proj, self.up_proj)
+        self._narrow = Together(self.down_proj)
         self._activation = activation
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(project_gated(x, self.gate_proj, self.up_proj, self._activation))
+        return self.down_proj(self._widen.gate(x, self._activation))
 
     def onto(self, x: mx.array, norm: Norm) -> mx.array:
         """x + self(norm(x))."""
-        return project_onto(x, project_gated(x, self.gate_proj, self.up_proj, self._activation, norm), self.down_proj)
+        return self._narrow.onto(x, self._widen.gate(x, self._activation, norm))
 
 
 class MLP(Module):
@@ -38,7 +40,7 @@ class MLP(Module):
         self._narrow = Linear(inner_size, hidden_size, bias=bias)
         setattr(self, names[0], self._widen)
         setattr(self, names[1], self._narrow)
-        self._activation = ACTIVATIONS[activation]
+        self._activation = activation
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self._narrow(self._activation(self._widen(x)))
+        return self._narrow(activate(self._native, self._activation, self._widen(x)))

@@ -5,9 +5,19 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.device import Device
+
 
 class Module:
     """Base of every layer. Public attributes that are arrays, modules or lists of modules make up the tree."""
+
+    _native: Any = None  # the kernels of the device it is settled on, where there are some
+
+    def settle(self, device: Device) -> None:
+        """Bring loaded arrays into the form this device computes with, and learn its kernels."""
+        self._native = device.native
+        for name, array in self.arrays().items():
+            setattr(self, name, device.in_precision(array))
 
     def arrays(self) -> dict[str, mx.array]:
         """This module's own arrays by attribute name, without those of its parts."""

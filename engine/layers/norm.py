@@ -2,6 +2,7 @@
 
 import mlx.core as mx
 
+from engine.device import Device
 from engine.layers.module import Module
 
 
@@ -26,19 +27,24 @@ class RMSNorm(Module):
         return self.weight
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.rms_norm(x, self.weight, self._eps)
+        if self._native is None or x.dtype != mx.float32:
+            return mx.fast.rms_norm(x, self.factors, self._eps)
+        normed: mx.array = self._native.rms_norm(x, self.factors, self._eps)
+        return normed
 
 
 class UnitOffsetRMSNorm(RMSNorm):
     """RMSNorm whose factor is 1 + weight (Gemma)."""
 
+    def settle(self, device: Device) -> None:
+        """Bring loaded arrays into the form this device computes with."""
+        super().settle(device)
+        self._factors = 1.0 + self.weight
+
     @property
     def factors(self) -> mx.array:
         """What the normalised vector is multiplied with: (size,)."""
-        return 1.0 + self.weight
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.rms_norm(x, 1.0 + self.weight, self._eps)
+        return self._factors
 
 
 class LayerNorm(Module):
@@ -55,4 +61,8 @@ class LayerNorm(Module):
         self._eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.layer_norm(x, self.weight, self.bias if self._biased else None, self._eps)
+        bias = self.bias if self._biased else None
+        if self._native is None or x.dtype != mx.float32:
+            return mx.fast.layer_norm(x, self.weight, bias, self._eps)
+        normed: mx.array = self._native.layer_norm(x, self.weight, bias, self._eps)
+        return normed

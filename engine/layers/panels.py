@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 
@@ -12,29 +12,30 @@ _GROUP_SIZES = (32, 64, 128)
 _AFFINE_BITS = (2, 3, 4, 5, 6, 8)
 
 
+class Multiplication(Protocol):
+    """x @ weight.T + bias for each of some weights: (..., columns) to (..., rows)."""
+
+    def __call__(
+        self,
+        x: mx.array,
+        norm: mx.array | None = None,
+        eps: float = 0.0,
+        residual: mx.array | None = None,
+        activation: str | None = None,
+    ) -> list[mx.array]:
+        """Multiply, and in the same call do what stands around it.
+
+        norm, eps: x goes through a root-mean-square norm first; norm is (columns,)
+        residual: added to the one result
+        activation: of two weights, the one result is activation(first) * second
+        """
+
+
 def can_pack(quantization: Quantization) -> bool:
     """True when there are kernels for this quantisation."""
     if quantization.mode == "affine":
         return quantization.bits in _AFFINE_BITS and quantization.group_size in _GROUP_SIZES
     return quantization.mode == "mxfp4" and quantization.group_size == 32
-
-
-@dataclass(frozen=True, slots=True)
-class Around:
-    """What one call of a kernel does besides the product.
-
-    norm, eps: a root-mean-square norm of x before it; norm is (columns,)
-    residual: added to the result
-    activation: of two products, the result is activation(first) * second
-    """
-
-    norm: mx.array | None = None
-    eps: float = 0.0
-    residual: mx.array | None = None
-    activation: str | None = None
-
-
-NOTHING = Around()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +66,24 @@ class PanelLayout:
         )
         return panels
 
-    def multiply(
-        self,
-        x: mx.array,
-        panels: Sequence[mx.array],
-        rows: Sequence[int],
-        biases: Sequence[mx.array | None],
-        around: Around = NOTHING,
-    ) -> list[mx.array]:
-        """x @ weight.T + bias for weights of one layout, which may differ in their number of rows."""
+    def multiplication(
+        self, panels: Sequence[mx.array], rows: Sequence[int], biases: Sequence[mx.array | None]
+    ) -> Multiplication:
+        """The call that multiplies with weights of one layout, which may differ in their number of rows."""
         kernel = self.kernels.multiply_dense if self.quantization is None else self.kernels.multiply_packed
-        extras = (around.norm, around.eps, around.residual, around.activation)
-        products: list[mx.array] = kernel(x, panels, rows, biases, *self._arguments, *extras)
-        return products
+        fixed = (list(panels), list(rows), list(biases), *self._arguments)
+
+        def multiply(
+            x: mx.array,
+            norm: mx.array | None = None,
+            eps: float = 0.0,
+            residual: mx.array | None = None,
+            activation: str | None = None,
+        ) -> list[mx.array]:
+            products: list[mx.array] = kernel(x, *fixed, norm, eps, residual, activation)
+            return products
+
+        return multiply
 
     def multiply_chosen(self, x: mx.array, stack: mx.array, chosen: mx.array) -> mx.array:
         """x @ stack[chosen].T: x (..., 1 or n, 1, columns), chosen (..., n) to (..., n, 1, rows)."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from engine.config import RopeSpec
+from engine.layers.attend_rows import Rotation
 
 
 class Rope:
@@ -22,6 +23,8 @@ class Rope:
         self._by_length = spec.kind in ("dynamic", "longrope")
         self._periods = None if self._by_length or spec.kind == "default" else mx.array(_periods(spec, 0))
         self._periods_of_length: dict[int, mx.array] = {}
+        plain = mx.array(_periods(spec, 0)) if self._periods is None else self._periods
+        self._rotation = Rotation(plain, 0, interleaved, self._magnitude)
 
     def __call__(self, x: mx.array, offsets: int | mx.array, planned_lengths: Sequence[int]) -> mx.array:
         """Rotate queries or keys.
@@ -39,6 +42,15 @@ class Rope:
             self._rotate(x[i : i + 1], starts[i], self._periods_for(length)) for i, length in enumerate(planned_lengths)
         ]
         return mx.concatenate(rotated, axis=0)
+
+    def turn(self, planned_lengths: Sequence[int]) -> Rotation | None:
+        """The rotation as a value, for rows at position 0; None where the rows turn at different speeds."""
+        if not self._by_length:
+            return self._rotation
+        periods = {id(found): found for found in (self._periods_for(length) for length in planned_lengths)}
+        if len(periods) > 1:
+            return None
+        return Rotation(next(iter(periods.values())), 0, self._interleaved, self._magnitude)
 
     def _rotate(self, x: mx.array, offsets: int | mx.array, periods: mx.array | None) -> mx.array:
         if self._magnitude != 1.0:

@@ -81,7 +81,8 @@ class Activation : public CpuPrimitive {
       const int64_t vectors = (size + kWidth - 1) / kWidth;
       const int parts = static_cast<int>(size / kElementsPerPart + 1);
       parallel(parts, [&](int part) {
-        function(gates, ups, out, vectors * part / parts * kWidth, std::min(size, vectors * (part + 1) / parts * kWidth));
+        const int64_t begin = vectors * part / parts * kWidth, end = vectors * (part + 1) / parts * kWidth;
+        function(gates, ups, out, begin, std::min(size, end));
       });
     });
   }

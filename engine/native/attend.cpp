@@ -54,65 +54,83 @@ class Copied {
   uint8_t* to_;
 };
 
-// New tokens (rows, heads, length, width) and the plane (slots, heads, places, width) that takes them.
-struct Written {
-  Plane from;
-  int64_t element_stride;  // of `from`, in bytes
-  uint8_t* to;
-  int rows, heads, length, width, slots, places;
-  size_t item_bytes;
-
-  Written(const mx::array& tokens, mx::array& plane)
-      : from(tokens, plane.shape(3)),
-        element_stride(tokens.strides(-1) * static_cast<int64_t>(tokens.itemsize())),
-        to(plane.data<uint8_t>()),
-        rows(tokens.shape(0)),
-        heads(plane.shape(1)),
-        length(tokens.shape(tokens.ndim() == 3 ? 1 : 2)),
-        width(plane.shape(3)),
-        slots(plane.shape(0)),
-        places(plane.shape(2)),
-        item_bytes(tokens.itemsize()) {}
+// Keys or values of new tokens, and the planes that take them.
+class Written {
+ public:
+  // planes: the outputs, dense
+  Written(const mx::array& tokens, const Stored& stored, mx::array* planes)
+      : from_(tokens, stored.width()),
+        element_stride_(tokens.strides(-1) * static_cast<int64_t>(tokens.itemsize())),
+        to_(planes[0].data<uint8_t>()),
+        packing_(stored.packing()),
+        rows_(tokens.shape(0)),
+        heads_(planes[0].shape(1)),
+        length_(tokens.shape(tokens.ndim() == 3 ? 1 : 2)),
+        slots_(planes[0].shape(0)),
+        places_(planes[0].shape(2)),
+        item_bytes_(tokens.itemsize()) {
+    if (packing_.bits == 0) return;
+    scales_ = planes[1].data<float>();
+    biases_ = planes[2].data<float>();
+  }
 
   // A token whose slot or place does not exist is dropped. tables: of the rotation, or null; see Attention.
   void run(const PerRow& slot_of, const PerRow& place_of, const Turn& turn, const float* tables) const {
-    const int64_t vectors = static_cast<int64_t>(rows) * heads;
-    const int parts = static_cast<int>(
-        std::min(vectors, vectors * length * width * static_cast<int64_t>(item_bytes) / kBytesPerPart + 1));
+    const int64_t vectors = static_cast<int64_t>(rows_) * heads_;
+    const int64_t bytes = vectors * length_ * packing_.width * static_cast<int64_t>(item_bytes_);
+    const int parts = static_cast<int>(std::min(vectors, bytes / kBytesPerPart + 1));
     parallel(parts, [&](int part) {
+      std::vector<float> storage(2 * packing_.width);
       for (int64_t at = vectors * part / parts; at < vectors * (part + 1) / parts; ++at) {
-        const int row = static_cast<int>(at / heads), head = static_cast<int>(at % heads);
+        const int row = static_cast<int>(at / heads_), head = static_cast<int>(at % heads_);
         const int slot = slot_of[row], place = place_of[row];
-        if (slot < 0 || slot >= slots || place < 0) continue;
-        for (int i = 0; i < std::min(length, places - place); ++i) {
-          const uint8_t* token = from.at(row, head, i);
-          uint8_t* out = to + ((static_cast<int64_t>(slot) * heads + head) * places + place + i) * width * item_bytes;
-          if (tables == nullptr) copy(token, out);
-          else rotate(token, turn, tables + (static_cast<int64_t>(row) * length + i) * turn.table_size(), out);
+        if (slot < 0 || slot >= slots_ || place < 0) continue;
+        for (int i = 0; i < std::min(length_, places_ - place); ++i) {
+          const int64_t target = (static_cast<int64_t>(slot) * heads_ + head) * places_ + place + i;
+          const float* table =
+              tables == nullptr ? nullptr : tables + (static_cast<int64_t>(row) * length_ + i) * turn.table_size();
+          write(from_.at(row, head, i), turn, table, target, storage.data());
         }
       }
     });
   }
 
  private:
-  void copy(const uint8_t* token, uint8_t* out) const {
-    if (element_stride == static_cast<int64_t>(item_bytes) || width == 1) {
-      std::memcpy(out, token, width * item_bytes);
+  void write(const uint8_t* token, const Turn& turn, const float* table, int64_t target, float* storage) const {
+    if (packing_.bits == 0 && table == nullptr) {
+      copy(token, to_ + target * packing_.width * item_bytes_);
       return;
     }
-    for (int i = 0; i < width; ++i) std::memcpy(out + i * item_bytes, token + i * element_stride, item_bytes);
+    copy(token, reinterpret_cast<uint8_t*>(storage));
+    const float* x = storage;
+    float* turned = packing_.bits == 0 ? reinterpret_cast<float*>(to_) + target * packing_.width
+                                       : storage + packing_.width;
+    if (table != nullptr) {
+      rotate_vector(turn, table, x, packing_.width, turned);
+      x = turned;
+    }
+    if (packing_.bits == 0) return;
+    const int64_t group = target * packing_.groups;
+    pack_head(packing_, x, to_ + target * packing_.bytes(), scales_ + group, biases_ + group);
   }
 
-  void rotate(const uint8_t* token, const Turn& turn, const float* table, uint8_t* out) const {
-    std::vector<float> apart;
-    const float* x = reinterpret_cast<const float*>(token);
-    if (element_stride != static_cast<int64_t>(item_bytes)) {
-      apart.resize(width);
-      copy(token, reinterpret_cast<uint8_t*>(apart.data()));
-      x = apart.data();
+  void copy(const uint8_t* token, uint8_t* out) const {
+    if (element_stride_ == static_cast<int64_t>(item_bytes_) || packing_.width == 1) {
+      std::memcpy(out, token, packing_.width * item_bytes_);
+      return;
     }
-    rotate_vector(turn, table, x, width, reinterpret_cast<float*>(out));
+    for (int i = 0; i < packing_.width; ++i) {
+      std::memcpy(out + i * item_bytes_, token + i * element_stride_, item_bytes_);
+    }
   }
+
+  Plane from_;
+  int64_t element_stride_;  // in bytes
+  uint8_t* to_;
+  HeadPacking packing_;
+  float *scales_ = nullptr, *biases_ = nullptr;
+  int rows_, heads_, length_, slots_, places_;
+  size_t item_bytes_;
 };
 
 struct Options {
@@ -120,7 +138,11 @@ struct Options {
   bool causal;
   int window;
   bool has_sinks, has_mask, rotates;
+  int bits;  // of packed planes, else 0
   Turn turn;
+
+  // Of keys, and as many of values.
+  int planes() const { return bits == 0 ? 1 : 3; }
 };
 
 // What differs from row to row.
@@ -132,26 +154,30 @@ struct Placing {
   }
 };
 
-// Inputs: queries, the planes, new tokens for each of them or none, then as far as they are given sinks, mask, periods,
-// and what differs from row to row. Outputs: the attended, and the planes where there are new tokens.
+// Inputs: queries, the planes of keys and of values, new keys and values or none, then as far as they are given sinks,
+// mask, periods, and what differs from row to row. Outputs: the attended, and the planes where there are new tokens.
 class Attend : public CpuPrimitive {
  public:
-  Attend(mx::Stream stream, Options options, int planes, bool writes, Placing placing)
-      : CpuPrimitive(stream), options_(options), planes_(planes), writes_(writes), placing_(placing) {}
+  Attend(mx::Stream stream, Options options, bool writes, Placing placing)
+      : CpuPrimitive(stream), options_(options), writes_(writes), placing_(placing) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     allocate_by_position(outputs[0]);
     if (writes_) let_go(inputs, outputs);
-    std::vector<Written> written;
+    const int half = options_.planes();
     std::vector<mx::array> planes;
-    for (int i = 0; i < planes_; ++i) {
+    for (int i = 0; i < 2 * half; ++i) {
       planes.push_back(writes_ ? keep(inputs[1 + i], outputs[1 + i]) : with_dense_rows(inputs[1 + i]));
-      if (writes_) written.emplace_back(inputs[1 + planes_ + i], outputs[1 + i]);
     }
     Placing placing = placing_;
     placing.find(inputs);
-    size_t next = 1 + planes_ * (writes_ ? 2 : 1);
+    size_t next = 1 + 2 * half + (writes_ ? 2 : 0);
     Attention attention = describe(inputs, next, planes, placing, outputs[0].data<float>());
+    std::vector<Written> written;
+    if (writes_) {
+      written.emplace_back(inputs[1 + 2 * half], attention.keys, &outputs[1]);
+      written.emplace_back(inputs[2 + 2 * half], attention.values, &outputs[1 + half]);
+    }
     const float* periods = options_.rotates ? inputs[next].data<float>() : nullptr;
     dispatch([written = std::move(written), attention, placing, periods]() mutable {
       std::vector<float> storage, tables;
@@ -221,14 +247,28 @@ class Attend : public CpuPrimitive {
 
   Attention describe(const std::vector<mx::array>& inputs, size_t& next, const std::vector<mx::array>& planes,
                      const Placing& placing, float* out) const {
-    const auto half = planes.begin() + planes_ / 2;
-    Stored keys({planes.begin(), half}), values({half, planes.end()});
+    const auto half = planes.begin() + options_.planes();
+    const Stored keys({planes.begin(), half}, options_.bits), values({half, planes.end()}, options_.bits);
     const float* sinks = options_.has_sinks ? inputs[next++].data<float>() : nullptr;
     const ScoreMask mask = options_.has_mask ? describe_mask(inputs[next++]) : ScoreMask{};
     const mx::Shape& shape = planes[0].shape();
-    return {Heads(inputs[0], keys.width()), keys,  values, shape[0],        shape[1],
-            shape[2],        placing.slots,  placing.lengths, options_.scale, options_.softcap,
-            options_.causal, options_.window, sinks, mask,  options_.turn,   nullptr, out};
+    return {.queries = Heads(inputs[0], keys.width()),
+            .keys = keys,
+            .values = values,
+            .num_slots = shape[0],
+            .num_kv_heads = shape[1],
+            .places = shape[2],
+            .slots = placing.slots,
+            .lengths = placing.lengths,
+            .scale = options_.scale,
+            .softcap = options_.softcap,
+            .causal = options_.causal,
+            .window = options_.window,
+            .sinks = sinks,
+            .mask = mask,
+            .turn = options_.turn,
+            .tables = nullptr,
+            .out = out};
   }
 
   static ScoreMask describe_mask(const mx::array& mask) {
@@ -239,7 +279,6 @@ class Attend : public CpuPrimitive {
   }
 
   Options options_;
-  int planes_;
   bool writes_;
   Placing placing_;
 };
@@ -265,46 +304,64 @@ struct HeadsShape {
   }
 };
 
-void check_planes(const Arrays& planes) {
-  require(planes.size() == 2, "There must be keys and values.");
-  for (const auto& plane : planes) {
-    require(plane.ndim() == 4 && plane.size() > 0, "The planes must be (slots, num_kv_heads, places, width).");
-    require(plane.dtype() == mx::float32 || plane.dtype() == mx::float16 || plane.dtype() == mx::bfloat16,
-            "The planes must hold floats of 32 or 16 bits.");
+// The width of a head in its planes; throws where they are no keys or values.
+int check_planes(const Arrays& planes, size_t first, int bits) {
+  const mx::array& values = planes[first];
+  for (size_t i = first; i < first + (bits == 0 ? 1 : 3); ++i) {
+    require(planes[i].ndim() == 4 && planes[i].size() > 0, "The planes must be (slots, num_kv_heads, places, width).");
     for (int axis = 0; axis < 3; ++axis) {
-      require(plane.shape(axis) == planes[0].shape(axis), "The planes must have the same places.");
+      require(planes[i].shape(axis) == planes[0].shape(axis), "The planes must have the same places.");
     }
   }
+  if (bits == 0) {
+    require(values.dtype() == mx::float32 || values.dtype() == mx::float16 || values.dtype() == mx::bfloat16,
+            "The planes must hold floats of 32 or 16 bits.");
+    return values.shape(3);
+  }
+  const mx::array &scales = planes[first + 1], &biases = planes[first + 2];
+  const int width = values.shape(3) * 32 / bits;
+  require(values.dtype() == mx::uint32 && scales.dtype() == mx::float32 && biases.dtype() == mx::float32,
+          "Packed planes must be uint32 with scales and biases in float32.");
+  require(scales.shape(3) == biases.shape(3) && width % (8 * scales.shape(3)) == 0,
+          "Packed planes must have whole groups.");
+  return width;
 }
 
-void check_tokens(const Arrays& planes, const Arrays& tokens, const HeadsShape& queries, bool rotates) {
-  require(tokens.empty() || tokens.size() == planes.size(), "There must be new tokens for every plane, or none.");
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    const HeadsShape shape(tokens[i], planes[i].shape(3));
-    require(shape.rows == queries.rows && shape.length == queries.length && shape.heads == planes[i].shape(1),
-            "New tokens must have the rows and the length of the queries, and the heads of the planes.");
-    require(tokens[i].dtype() == planes[i].dtype(), "New tokens must have the dtype of the planes.");
-    require(!rotates || tokens[i].dtype() == mx::float32, "Rotated keys must be float32.");
-  }
+void check_tokens(const mx::array& tokens, const mx::array& plane, int width, int bits, const HeadsShape& queries,
+                  bool rotates) {
+  const HeadsShape shape(tokens, width);
+  require(shape.rows == queries.rows && shape.length == queries.length && shape.heads == plane.shape(1),
+          "New tokens must have the rows and the length of the queries, and the heads of the planes.");
+  require(bits != 0 || tokens.dtype() == plane.dtype(), "New tokens must have the dtype of the planes.");
+  require((bits == 0 && !rotates) || tokens.dtype() == mx::float32, "Keys to rotate or pack must be float32.");
 }
 
 // Periods, positions of the first tokens, whether pairs are interleaved, and the magnitude.
 using Rotation = std::tuple<mx::array, Number, bool, float>;
 
-Arrays attend_rows(const mx::array& queries, const Arrays& planes, const Arrays& tokens, const Number& slots,
-                   const Number& places, const Number& lengths, float scale, bool causal, int window, float softcap,
-                   const Optional& sinks, const Optional& mask, const std::optional<Rotation>& rotation) {
-  check_planes(planes);
-  const int head_dim = planes[0].shape(3), num_kv_heads = planes[0].shape(1), value_dim = planes[1].shape(3);
+Arrays attend_rows(const mx::array& queries, const Arrays& planes, const Arrays& tokens,
+                   const std::optional<Number>& slots, const Number& places, const Number& lengths, float scale,
+                   bool causal, int window, float softcap, const Optional& sinks, const Optional& mask,
+                   const std::optional<Rotation>& rotation, int bits) {
+  require(bits == 0 || bits == 4 || bits == 8, "Planes must be packed in 4 or 8 bits.");
+  const size_t half = bits == 0 ? 1 : 3;
+  require(planes.size() == 2 * half, "There must be all planes of keys and values.");
+  const int head_dim = check_planes(planes, 0, bits), value_dim = check_planes(planes, half, bits);
+  const int num_kv_heads = planes[0].shape(1);
   const HeadsShape shape(queries, head_dim);
   require(queries.dtype() == mx::float32, "Queries must be float32.");
   require(shape.heads % num_kv_heads == 0, "Heads must be a multiple of key heads.");
-  check_tokens(planes, tokens, shape, rotation.has_value());
+  require(tokens.empty() || tokens.size() == 2, "There must be new keys and values, or none.");
+  if (!tokens.empty()) {
+    check_tokens(tokens[0], planes[0], head_dim, bits, shape, rotation.has_value());
+    check_tokens(tokens[1], planes[half], value_dim, bits, shape, false);
+  }
   const mx::Stream stream = cpu_stream();
   Arrays inputs{queries};
   inputs.insert(inputs.end(), planes.begin(), planes.end());
   inputs.insert(inputs.end(), tokens.begin(), tokens.end());
-  Options options{scale, softcap, causal, window, sinks.has_value(), mask.has_value(), rotation.has_value(), {}};
+  Options options{scale, softcap, causal, window, sinks.has_value(), mask.has_value(), rotation.has_value(),
+                  bits,  {}};
   if (sinks) {
     require(sinks->shape() == mx::Shape{shape.heads} && sinks->dtype() == mx::float32,
             "There must be a float32 sink per head.");
@@ -322,13 +379,13 @@ Arrays attend_rows(const mx::array& queries, const Arrays& planes, const Arrays&
     inputs.push_back(side_by_side(periods, stream));
   }
   const auto each = [&](const Number& number) { return PerRow(number, shape.rows, inputs, stream); };
-  const Placing placing{each(slots), each(places), each(lengths), each(rotation ? std::get<1>(*rotation) : Number(0))};
-  auto primitive =
-      std::make_shared<Attend>(stream, options, static_cast<int>(planes.size()), !tokens.empty(), placing);
+  const Placing placing{slots ? each(*slots) : PerRow::identity(), each(places), each(lengths),
+                        each(rotation ? std::get<1>(*rotation) : Number(0))};
+  auto primitive = std::make_shared<Attend>(stream, options, !tokens.empty(), placing);
   std::vector<mx::Shape> shapes{mx::Shape{shape.rows, shape.heads, shape.length, value_dim}};
   if (queries.ndim() == 3) shapes[0] = {shape.rows, shape.length, shape.heads * value_dim};
   std::vector<mx::Dtype> dtypes{mx::float32};
-  for (size_t i = 0; i < tokens.size(); ++i) {
+  for (size_t i = 0; !tokens.empty() && i < planes.size(); ++i) {
     shapes.push_back(planes[i].shape());
     dtypes.push_back(planes[i].dtype());
   }
@@ -340,9 +397,9 @@ Arrays attend_rows(const mx::array& queries, const Arrays& planes, const Arrays&
 void bind_attend(nanobind::module_& module) {
   namespace nb = nanobind;
   using namespace nb::literals;
-  module.def("attend_rows", &attend_rows, "queries"_a, "planes"_a, "tokens"_a, "slots"_a, "places"_a, "lengths"_a,
-             "scale"_a, "causal"_a = true, "window"_a = 0, "softcap"_a = 0.0f, "sinks"_a = nb::none(),
-             "mask"_a = nb::none(), "rotation"_a = nb::none(), "See engine.layers.attend_rows.");
+  module.def("attend_rows", &attend_rows, "queries"_a, "planes"_a, "tokens"_a, "slots"_a.none(), "places"_a,
+             "lengths"_a, "scale"_a, "causal"_a = true, "window"_a = 0, "softcap"_a = 0.0f, "sinks"_a = nb::none(),
+             "mask"_a = nb::none(), "rotation"_a = nb::none(), "bits"_a = 0, "See engine.layers.attend_rows.");
 }
 
 }  // namespace bramley

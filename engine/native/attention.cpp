@@ -1,30 +1,22 @@
-// See attention.hpp. A unit of work is one row, one key head and some queries; all queries of the key head's group share
-// the keys that are brought into place for them.
+// See attention.hpp. A unit of work is one row, one key head and some queries; all queries of the key head's group
+// share the keys that are brought into place for them.
 #include "attention.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include "attention_tiles.hpp"
 #include "threads.hpp"
 #include "vector.hpp"
 
 namespace bramley {
 namespace {
 
-constexpr int kBlock = 64;     // keys whose softmax is taken at once
 constexpr int kSegment = 256;  // keys after which a new softmax begins; threads may share a row at these places
-constexpr int kTile = 6;       // queries computed together
 constexpr int kQueriesPerUnit = 192;
-#if defined(BRAMLEY_AVX512) || defined(BRAMLEY_NEON)
-constexpr int kVectors = 4;  // by which kTile sums fit into the registers
-#else
-constexpr int kVectors = 2;
-#endif
-constexpr int kTileKeys = kVectors * kWidth;
-constexpr int kTilesPerBlock = kBlock / kTileKeys;
 constexpr float kNothing = -1e30f;  // the largest score where there is none yet
-constexpr int64_t kMultiplicationsPerUnit = 1 << 15;
+constexpr int64_t kMultiplicationsPerUnit = 1 << 14;
 
 int round_up(int number, int to) { return (number + to - 1) / to * to; }
 
@@ -79,62 +71,13 @@ Scratch& scratch() {
   return own;
 }
 
-// Sums of products over `dims` for `queries` rows with kTileKeys keys, which lie side by side for each dimension.
-template <int queries>
-void multiply_keys(const float* q, int dims, const float* keys, float* scores) {
-  Vector sums[queries][kVectors] = {};
-  for (int dim = 0; dim < dims; ++dim, keys += kTileKeys) {
-    Vector k[kVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) k[v] = read_vector(keys + v * kWidth);
-#pragma GCC unroll 6
-    for (int i = 0; i < queries; ++i) {
-      const Vector x = spread(q[i * dims + dim]);
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sums[i][v] += x * k[v];
-    }
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < queries; ++i) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) write_vector(scores + i * kBlock + v * kWidth, sums[i][v]);
-  }
-}
-
-// totals = totals * decay + weights @ values, for `vectors` vectors of the values' width and keys [begin, end).
-template <int queries, int vectors>
-void add_values(const float* weights, const float* decay, const float* values, int64_t stride, int begin, int end,
-                float* totals, int width) {
-  Vector sums[queries][vectors];
-#pragma GCC unroll 6
-  for (int i = 0; i < queries; ++i) {
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) sums[i][v] = read_vector(totals + i * width + v * kWidth) * decay[i];
-  }
-  for (int key = begin; key < end; ++key) {
-    Vector value[vectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) value[v] = read_vector(values + key * stride + v * kWidth);
-#pragma GCC unroll 6
-    for (int i = 0; i < queries; ++i) {
-      const Vector weight = spread(weights[i * kBlock + key]);
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) sums[i][v] += weight * value[v];
-    }
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < queries; ++i) {
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) write_vector(totals + i * width + v * kWidth, sums[i][v]);
-  }
-}
-
 // Keys of one block as the products want them, and values with whole vectors per key.
 struct BlockOfKeys {
   int start, present;  // places
   const float* keys;
   const float* values;
   int64_t value_stride;
+  Upcoming own_values, next_keys;  // where they are not read and rewritten first
 };
 
 class UnitOfAttention {
@@ -216,13 +159,19 @@ class UnitOfAttention {
     for (int key = 0; key < present; key += kWidth) bring_keys(place, key, present);
     if (a_.values.plain() && a_.values.width() == width_) {
       const float* values = a_.values.plain_at(slot_, unit_.kv_head, place);
-      return {place, present, own_.keys.data(), values, a_.values.plain_stride()};
+      const int64_t stride = a_.values.plain_stride();
+      BlockOfKeys block{place, present, own_.keys.data(), values, stride, {values, stride, width_}, {}};
+      if (a_.keys.plain()) {
+        const float* next = a_.keys.plain_at(slot_, unit_.kv_head, place + kBlock);
+        block.next_keys = {next, a_.keys.plain_stride(), a_.keys.width()};
+      }
+      return block;
     }
     own_.values.assign(static_cast<size_t>(kBlock) * width_, 0.0f);
     for (int key = 0; key < present; ++key) {
       a_.values.read(slot_, unit_.kv_head, place + key, own_.values.data() + static_cast<size_t>(key) * width_);
     }
-    return {place, present, own_.keys.data(), own_.values.data(), width_};
+    return {place, present, own_.keys.data(), own_.values.data(), width_, {}, {}};
   }
 
   // Transposes kWidth keys. Past the last one it is repeated; nobody sees those.
@@ -265,16 +214,16 @@ class UnitOfAttention {
     if (begin >= stop) return;
     float scores[kTile * kBlock], decay[kTile];
     for (int tile = begin / kTileKeys; tile * kTileKeys < stop; ++tile) {
-      score(count, own_.queries.data() + static_cast<size_t>(first) * a_.keys.width(),
-            block.keys + static_cast<size_t>(tile) * a_.keys.width() * kTileKeys, scores + tile * kTileKeys);
+      const int dims = a_.keys.width();
+      multiply_keys(count, own_.queries.data() + static_cast<size_t>(first) * dims, dims,
+                    block.keys + static_cast<size_t>(tile) * dims * kTileKeys, scores + tile * kTileKeys,
+                    first == 0 && tile == begin / kTileKeys ? block.own_values : Upcoming{});
     }
-    for (int i = 0; i < count; ++i) take_softmax(block, first + i, scores + i * kBlock, begin, stop, progress, decay[i]);
-    for (int column = 0; column < width_;) {
-      const int vectors = std::min(kVectors, (width_ - column) / kWidth);
-      add(count, vectors, scores, decay, block.values + column, block.value_stride, begin, stop,
-          progress.total(first) + column);
-      column += vectors * kWidth;
+    for (int i = 0; i < count; ++i) {
+      take_softmax(block, first + i, scores + i * kBlock, begin, stop, progress, decay[i]);
     }
+    add_values(count, scores, decay, block.values, block.value_stride, begin, stop, progress.total(first), width_,
+               first == 0 ? block.next_keys : Upcoming{});
   }
 
   // Scores of the keys [begin, stop) of the block become weights, those which this query does not see 0.
@@ -324,41 +273,6 @@ class UnitOfAttention {
     }
   }
 
-  void score(int count, const float* q, const float* keys, float* scores) const {
-    const int dims = a_.keys.width();
-    switch (count) {
-      case 1: return multiply_keys<1>(q, dims, keys, scores);
-      case 2: return multiply_keys<2>(q, dims, keys, scores);
-      case 3: return multiply_keys<3>(q, dims, keys, scores);
-      case 4: return multiply_keys<4>(q, dims, keys, scores);
-      case 5: return multiply_keys<5>(q, dims, keys, scores);
-      default: return multiply_keys<kTile>(q, dims, keys, scores);
-    }
-  }
-
-  template <int vectors>
-  void add_some(int count, const float* weights, const float* decay, const float* values, int64_t stride, int begin,
-                int stop, float* totals) const {
-    switch (count) {
-      case 1: return add_values<1, vectors>(weights, decay, values, stride, begin, stop, totals, width_);
-      case 2: return add_values<2, vectors>(weights, decay, values, stride, begin, stop, totals, width_);
-      case 3: return add_values<3, vectors>(weights, decay, values, stride, begin, stop, totals, width_);
-      case 4: return add_values<4, vectors>(weights, decay, values, stride, begin, stop, totals, width_);
-      case 5: return add_values<5, vectors>(weights, decay, values, stride, begin, stop, totals, width_);
-      default: return add_values<kTile, vectors>(weights, decay, values, stride, begin, stop, totals, width_);
-    }
-  }
-
-  void add(int count, int vectors, const float* weights, const float* decay, const float* values, int64_t stride,
-           int begin, int stop, float* totals) const {
-    switch (vectors) {
-      case 1: return add_some<1>(count, weights, decay, values, stride, begin, stop, totals);
-      case 2: return add_some<2>(count, weights, decay, values, stride, begin, stop, totals);
-      case 3: return add_some<std::min(3, kVectors)>(count, weights, decay, values, stride, begin, stop, totals);
-      default: return add_some<kVectors>(count, weights, decay, values, stride, begin, stop, totals);
-    }
-  }
-
   const Attention& a_;
   const Unit unit_;
   Scratch& own_;
@@ -389,7 +303,9 @@ void attend_units_by_segments(const Attention& a, const std::vector<Unit>& units
   for (size_t i = 0; i < units.size(); ++i) {
     const int length = std::clamp(a.lengths[units[i].row], 0, a.places);
     const int first = a.window > 0 ? std::max(length - a.queries.length() - a.window, 0) / kSegment : 0;
-    for (int s = first; s < std::max(segments_of(length), first + 1); ++s) pieces.push_back({static_cast<int>(i), s, {}});
+    for (int s = first; s < std::max(segments_of(length), first + 1); ++s) {
+      pieces.push_back({static_cast<int>(i), s, {}});
+    }
   }
   parallel(static_cast<int>(pieces.size()), [&](int part) {
     Piece& piece = pieces[part];

@@ -1,7 +1,7 @@
 // The arithmetic of attention over stored keys and values. Knows pointers and lengths; knows nothing of MLX's graph.
 //
-// Softmax is taken online over blocks of keys. Blocks and segments of blocks begin at fixed places, and every sum has one
-// order, so a query's result does not depend on what is computed beside it: rows, heads, other queries, threads.
+// Softmax is taken online over blocks of keys. Blocks and segments of blocks begin at fixed places, and every sum has
+// one order, so a query's result does not depend on what is computed beside it: rows, heads, other queries, threads.
 #pragma once
 
 #include <cstdint>

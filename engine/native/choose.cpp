@@ -1,4 +1,5 @@
-// What a sampler needs of logits in one pass over the vocabulary: the best token, the softmax's normaliser, the best few.
+// What a sampler needs of logits in one pass over the vocabulary: the best token, the softmax's normaliser, the best
+// few.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/vector.h>
 
@@ -93,8 +94,11 @@ class Choose : public CpuPrimitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     for (auto& output : outputs) allocate(output);
-    const Out out{outputs[0].data<uint32_t>(), outputs[1].data<float>(),
-                  number_ > 0 ? outputs[2].data<uint32_t>() : nullptr, number_ > 0 ? outputs[3].data<float>() : nullptr};
+    Out out{outputs[0].data<uint32_t>(), outputs[1].data<float>(), nullptr, nullptr};
+    if (number_ > 0) {
+      out.ids = outputs[2].data<uint32_t>();
+      out.logits = outputs[3].data<float>();
+    }
     dispatch([rows = Rows(inputs[0]), out, number = number_]() mutable {
       std::vector<float> storage;
       rows.bring_together(storage);
@@ -120,8 +124,9 @@ class Choose : public CpuPrimitive {
       parts[part] = summarise(rows[row] + first, std::min(kChunk, rows.length() - first), first, number);
     });
     for (int row = 0; row < count; ++row) {
-      Summary& whole = parts[static_cast<size_t>(row) * chunks];
-      for (int chunk = 1; chunk < chunks; ++chunk) join(whole, parts[static_cast<size_t>(row) * chunks + chunk], number);
+      Summary* of_row = parts.data() + static_cast<size_t>(row) * chunks;
+      Summary& whole = of_row[0];
+      for (int chunk = 1; chunk < chunks; ++chunk) join(whole, of_row[chunk], number);
       out.best[row] = whole.id;
       out.normalisers[row] = whole.largest + std::log(whole.sum);
       for (int i = 0; i < number; ++i) {

@@ -7,6 +7,7 @@ namespace bramley {
 void bind_activations(nanobind::module_& module);
 void bind_attend(nanobind::module_& module);
 void bind_choose(nanobind::module_& module);
+void bind_draw(nanobind::module_& module);
 void bind_matmul(nanobind::module_& module);
 void bind_norm(nanobind::module_& module);
 void bind_panels(nanobind::module_& module);
@@ -19,6 +20,7 @@ NB_MODULE(kernels, module) {
   bramley::bind_activations(module);
   bramley::bind_attend(module);
   bramley::bind_choose(module);
+  bramley::bind_draw(module);
   bramley::bind_matmul(module);
   bramley::bind_norm(module);
   bramley::bind_panels(module);

@@ -67,7 +67,7 @@ void norm_row(const NormKind& kind, const Factors& factors, const float* x, floa
   }
 }
 
-// Inputs: x, the other addend if there is one, weight, bias if there is one. Outputs: the sum if there is one, the norm.
+// Inputs: x, the other addend, weight and bias as far as they are given. Outputs: the sum of two, the norm.
 class Norm : public CpuPrimitive {
  public:
   Norm(mx::Stream stream, NormKind kind, bool weighted, bool biased)

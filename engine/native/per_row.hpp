@@ -30,6 +30,13 @@ class PerRow {
     inputs.push_back(mx::astype(numbers, mx::int32, stream));
   }
 
+  // Each row's own number.
+  static PerRow identity() {
+    PerRow numbers;
+    numbers.step_ = 1;
+    return numbers;
+  }
+
   // For the task: the numbers may not be known earlier.
   void find(const std::vector<mx::array>& inputs) {
     if (input_ < 0) return;
@@ -37,10 +44,12 @@ class PerRow {
     stride_ = inputs[input_].strides(0);
   }
 
-  int operator[](int row) const { return numbers_ == nullptr ? number_ : numbers_[row * stride_]; }
+  int operator[](int row) const { return numbers_ == nullptr ? number_ + row * step_ : numbers_[row * stride_]; }
 
  private:
-  int number_ = 0;
+  PerRow() = default;
+
+  int number_ = 0, step_ = 0;
   int input_ = -1;
   const int32_t* numbers_ = nullptr;
   int64_t stride_ = 1;

@@ -52,7 +52,9 @@ class Rotate : public CpuPrimitive {
       for (int64_t at = vectors * part / parts; at < vectors * (part + 1) / parts; ++at) {
         const int row = static_cast<int>(at / length), position = static_cast<int>(at % length);
         fill_table(turn, periods, offsets[row] + position, table.data());
-        for (size_t i = 0; i < read.size(); ++i) rotate_all_heads(turn, read[i], row, position, table.data(), written[i]);
+        for (size_t i = 0; i < read.size(); ++i) {
+          rotate_all_heads(turn, read[i], row, position, table.data(), written[i]);
+        }
       }
     });
   }

@@ -1,10 +1,11 @@
-// Keys or values as a cache stores them: 32-bit or 16-bit floats, or integers of 8 or 4 bits with a scale and a bias per
-// group, as MLX packs them. Knows places, nothing of sequences.
+// Keys or values as a cache stores them: 32-bit or 16-bit floats, or integers of 8 or 4 bits with a scale and a bias
+// per group, as MLX packs them. Knows places, nothing of sequences.
 #pragma once
 
 #include <cstdint>
 
 #include "lanes.hpp"
+#include "packed_head.hpp"
 #include "primitive.hpp"
 
 namespace bramley {
@@ -32,24 +33,19 @@ struct Plane {
 class Stored {
  public:
   // One plane, or three: packed integers, scales and biases in float32.
-  explicit Stored(const std::vector<mx::array>& planes)
-      : values_(planes[0]), dtype_(planes[0].dtype()), width_(planes[0].shape(3)) {
-    if (planes.size() == 1) return;
+  Stored(const std::vector<mx::array>& planes, int bits)
+      : values_(planes[0]), dtype_(planes[0].dtype()), packing_{bits, planes[0].shape(3), 0} {
+    if (bits == 0) return;
     scales_ = Plane(planes[1]);
     biases_ = Plane(planes[2]);
-    groups_ = planes[1].shape(3);
+    packing_ = {bits, planes[0].shape(3) * 32 / bits, planes[1].shape(3)};
   }
 
-  // Integers of `bits` bits, `width` per head.
-  void expect_packed(int bits, int width) {
-    bits_ = bits;
-    width_ = width;
-  }
-
-  int width() const { return width_; }
+  int width() const { return packing_.width; }
+  const HeadPacking& packing() const { return packing_; }
 
   // Where the stored floats themselves can be read: float32 only.
-  bool plain() const { return bits_ == 0 && dtype_ == mx::float32; }
+  bool plain() const { return packing_.bits == 0 && dtype_ == mx::float32; }
   const float* plain_at(int slot, int head, int place) const {
     return reinterpret_cast<const float*>(values_.at(slot, head, place));
   }
@@ -57,11 +53,11 @@ class Stored {
 
   void read(int slot, int head, int place, float* out) const {
     const uint8_t* from = values_.at(slot, head, place);
-    if (bits_ != 0) {
-      unpack(from, reinterpret_cast<const float*>(scales_.at(slot, head, place)),
-             reinterpret_cast<const float*>(biases_.at(slot, head, place)), out);
+    if (packing_.bits != 0) {
+      unpack_head(packing_, from, reinterpret_cast<const float*>(scales_.at(slot, head, place)),
+                  reinterpret_cast<const float*>(biases_.at(slot, head, place)), out);
     } else if (dtype_ == mx::float32) {
-      std::memcpy(out, from, sizeof(float) * width_);
+      std::memcpy(out, from, sizeof(float) * packing_.width);
     } else if (dtype_ == mx::float16) {
       widen(reinterpret_cast<const Half*>(from), out);
     } else {
@@ -73,32 +69,13 @@ class Stored {
   template <class T>
   void widen(const T* from, float* out) const {
     int i = 0;
-    for (; i + kLanes <= width_; i += kLanes) store(out + i, load(from + i));
-    for (; i < width_; ++i) out[i] = to_float(from[i]);
-  }
-
-  void unpack(const uint8_t* from, const float* scales, const float* biases, float* out) const {
-    const int group_size = width_ / groups_;
-    for (int group = 0; group < groups_; ++group, out += group_size) {
-      const float scale = scales[group], bias = biases[group];
-      if (bits_ == 8) {
-        for (int i = 0; i < group_size; ++i) out[i] = static_cast<float>(from[i]) * scale + bias;
-        from += group_size;
-      } else {
-        for (int i = 0; i < group_size / 2; ++i) {
-          out[2 * i] = static_cast<float>(from[i] & 15) * scale + bias;
-          out[2 * i + 1] = static_cast<float>(from[i] >> 4) * scale + bias;
-        }
-        from += group_size / 2;
-      }
-    }
+    for (; i + kLanes <= packing_.width; i += kLanes) store(out + i, load(from + i));
+    for (; i < packing_.width; ++i) out[i] = to_float(from[i]);
   }
 
   Plane values_, scales_, biases_;
   mx::Dtype dtype_;
-  int width_;
-  int bits_ = 0;
-  int groups_ = 0;
+  HeadPacking packing_;
 };
 
 }  // namespace bramley

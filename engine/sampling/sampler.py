@@ -13,6 +13,7 @@ import numpy as np
 
 from engine.sampling.params import SamplingParams
 
+_MOST_CANDIDATES = 64  # that a kernel finds
 _BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 
@@ -102,14 +103,19 @@ class Sampled:
         return [self.tokens, *(array for array in optional if array is not None)]
 
 
-def sample(logits: mx.array, rows: Sequence[SamplerRow]) -> Sampled:
-    """One token per row. logits: (rows, vocab_size) in any float type."""
+def sample(logits: mx.array, rows: Sequence[SamplerRow], kernels: Any = None) -> Sampled:
+    """One token per row.
+
+    logits: (rows, vocab_size) in any float type
+    kernels: the device's, or None
+    """
     raw = logits.astype(mx.float32)
     adjusted = _with_addends(_with_penalties(raw, rows), rows)
-    tokens = _with_forced(_choose(adjusted, rows), rows)
+    chosen = _choose(adjusted, rows) if kernels is None else _choose_natively(kernels, adjusted, rows)
+    tokens = _with_forced(chosen, rows)
     for index, row in enumerate(rows):
         row.remember(tokens[index])
-    return _with_logprobs(raw, tokens, rows)
+    return _with_logprobs(raw, tokens, rows, kernels)
 
 
 def _with_penalties(logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
@@ -171,6 +177,21 @@ def ngram_endings(tokens: Sequence[int], size: int) -> list[int]:
     return sorted({tokens[at + size - 1] for at in starts if tuple(tokens[at : at + size - 1]) == ending})
 
 
+def _choose_natively(kernels: Any, logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
+    """The same in one pass over the vocabulary."""
+    tokens: mx.array
+    if all(row.greedy for row in rows):
+        tokens, _ = kernels.choose(logits)
+        return tokens
+    temperature = mx.array([0.0 if row.greedy else row.params.temperature for row in rows])
+    top_k = mx.array([max(row.params.top_k, 0) for row in rows])
+    top_p = mx.array([row.params.top_p for row in rows])
+    min_p = mx.array([row.params.min_p for row in rows])
+    uniform = mx.array([0.0 if row.greedy else row.uniform() for row in rows])
+    tokens = kernels.draw(logits, temperature, top_k, top_p, min_p, uniform)
+    return tokens
+
+
 def _truncate(probabilities: mx.array, params: Sequence[SamplingParams]) -> mx.array:
     """Zero what top_k, top_p and min_p cut away; tokens that tie with the last one kept are kept."""
     thresholds = []
@@ -199,15 +220,19 @@ def _rank_threshold(probabilities: mx.array, params: Sequence[SamplingParams]) -
     return mx.take_along_axis(ordered, last, axis=-1)
 
 
-def _with_logprobs(raw: mx.array, tokens: mx.array, rows: Sequence[SamplerRow]) -> Sampled:
+def _with_logprobs(raw: mx.array, tokens: mx.array, rows: Sequence[SamplerRow], kernels: Any) -> Sampled:
     asking = tuple(index for index, row in enumerate(rows) if row.params.logprobs is not None)
     if not asking:
         return Sampled(tokens)
     index = mx.array(asking)
     logits = raw[index]
+    most = max(rows[each].params.logprobs or 0 for each in asking)
+    if kernels is not None and most <= _MOST_CANDIDATES:
+        _, normaliser, *best = kernels.choose(logits, min(most, logits.shape[-1]))
+        chosen = mx.take_along_axis(logits, tokens[index][:, None], axis=-1)[:, 0] - normaliser
+        return Sampled(tokens, asking, chosen, *_best_logprobs(best, normaliser))
     logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     chosen = mx.take_along_axis(logprobs, tokens[index][:, None], axis=-1)[:, 0]
-    most = max(rows[each].params.logprobs or 0 for each in asking)
     if most == 0:
         return Sampled(tokens, asking, chosen)
     top = mx.argpartition(-logprobs, most - 1, axis=-1)[:, :most]
@@ -215,6 +240,11 @@ def _with_logprobs(raw: mx.array, tokens: mx.array, rows: Sequence[SamplerRow]) 
     order = mx.argsort(-values, axis=-1)
     top_ids, top_logprobs = (mx.take_along_axis(each, order, axis=-1) for each in (top, values))
     return Sampled(tokens, asking, chosen, top_ids, top_logprobs)
+
+
+def _best_logprobs(best: Sequence[mx.array], normaliser: mx.array) -> list[mx.array]:
+    """Ids and logits as ids and log-probabilities; nothing of nothing."""
+    return [best[0], best[1] - normaliser[:, None]] if best else []
 
 
 def _column(values: Sequence[float]) -> mx.array:

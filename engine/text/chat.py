@@ -1,5 +1,6 @@
 """Messages to token ids, so that no text can pose as a control token. Knows templates and tokenizers, no HTTP."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,13 @@ if TYPE_CHECKING:  # the server answers before Jinja is loaded
     from engine.text.tokenizer import Tokenizer
 
 _PRIVATE_USE = range(0xE000, 0xF900)
+
+
+class JsonObject(dict[str, Any]):
+    """An object that a template which writes it without `tojson` still writes as JSON, not as Python."""
+
+    def __str__(self) -> str:
+        return json.dumps(self, ensure_ascii=False)
 
 
 def encode_chat(
@@ -47,7 +55,8 @@ def _broken(value: Any, spellings: Sequence[str], mark: str) -> Any:
                 value = value.replace(spelling, spelling[0] + mark + spelling[1:])
         return value
     if isinstance(value, Mapping):
-        return {key: _broken(each, spellings, mark) for key, each in value.items()}
+        broken = {key: _broken(each, spellings, mark) for key, each in value.items()}
+        return JsonObject(broken) if isinstance(value, JsonObject) else broken
     return [_broken(each, spellings, mark) for each in value] if isinstance(value, list | tuple) else value
 
 

@@ -63,10 +63,12 @@ class ChatTemplate:
 
     special_tokens: what it may name, such as bos_token and eos_token
     tool_source: a second template, for requests with tools
+    sources: the text of both, which tells how the model writes
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], *, tool_source: str | None = None) -> None:
         environment = _environment()
+        self.sources = (source,) if tool_source is None else (source, tool_source)
         self._template = _compile(environment, source)
         self._tool_template = self._template if tool_source is None else _compile(environment, tool_source)
         self._special_tokens = special_tokens

@@ -15,13 +15,19 @@ class Detokenizer:
     bytes that can be no character become U+FFFD.
 
     prompt_ids: what came before; the first token keeps its leading space then
+    kept_ids: special tokens that are spelled out all the same
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, prompt_ids: Sequence[int] = (), skip_special_tokens: bool = True
+        self,
+        tokenizer: Tokenizer,
+        *,
+        prompt_ids: Sequence[int] = (),
+        skip_special_tokens: bool = True,
+        kept_ids: frozenset[int] = frozenset(),
     ) -> None:
         self._tokenizer = tokenizer
-        self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset[int]()
+        self._skipped = tokenizer.special_ids - kept_ids if skip_special_tokens else frozenset[int]()
         self._at_start = not prompt_ids
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
         self._window: list[int] = []

@@ -98,6 +98,10 @@ class Tokenizer:
         """What the token adds to a text; empty for ids outside the vocabulary."""
         return self._vocabulary.token_bytes(token_id)
 
+    def token(self, token_id: int) -> str | None:
+        """The token as the vocabulary spells it; None for an unused id."""
+        return self._vocabulary.token(token_id)
+
     def token_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it."""
         return self._vocabulary.token_id(token)
@@ -106,6 +110,11 @@ class Tokenizer:
     def joins_bytes(self) -> bool:
         """True when a text's bytes are its tokens' bytes joined."""
         return self._vocabulary.joins_bytes
+
+    def special_tokens(self) -> list[tuple[int, str]]:
+        """Every special token's id and spelling."""
+        spelled = ((token_id, self._vocabulary.token(token_id)) for token_id in sorted(self.special_ids))
+        return [(token_id, text) for token_id, text in spelled if text]
 
     def special_strings(self) -> list[str]:
         """How the special tokens are spelled, longest first."""

@@ -1,4 +1,7 @@
-"""Measure one or several OpenAI-compatible servers side by side: medians over repeats, servers alternating."""
+"""Measure one or several OpenAI-compatible servers side by side: medians over repeats, servers alternating.
+
+Without a URL, a server of this checkout is started for it, with an empty folder of prefixes.
+"""
 
 import argparse
 import asyncio
@@ -6,10 +9,13 @@ import json
 import platform
 import statistics
 import sys
+import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 from client import Server
+from own import own
 from rich.console import Console
 from rich.table import Table
 from scenarios import SCENARIOS, Prompts, Sizes
@@ -18,7 +24,8 @@ from scenarios import SCENARIOS, Prompts, Sizes
 def main() -> None:
     """Parse the arguments, measure, print a table, write JSON."""
     arguments = _parse()
-    results = asyncio.run(_measure(arguments))
+    with ExitStack() as stack:
+        results = asyncio.run(_measure(arguments, _servers(arguments, stack)))
     _print(results)
     if arguments.json:
         report = {
@@ -32,8 +39,8 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("urls", nargs="+", metavar="URL", help="base URL such as http://127.0.0.1:8080/v1")
-    parser.add_argument("--model", help="model name; the default is the first that each server lists")
+    parser.add_argument("urls", nargs="*", metavar="URL", help="base URL such as http://127.0.0.1:8080/v1")
+    parser.add_argument("--model", help="model name; the default is the first that each server lists, or smollm2-135m")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the table shows medians (default 5)")
     parser.add_argument("--tokens", type=int, default=48, help="tokens generated per stream (default 48)")
     parser.add_argument("--streams", type=int, default=8, help="streams at once (default 8)")
@@ -42,24 +49,36 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", choices=SCENARIOS, action="append", help="measure only this; may be repeated")
     parser.add_argument("--timeout", type=float, default=300, help="seconds without a byte before giving up (300)")
     parser.add_argument("--json", type=Path, help="write all figures of all rounds to this file")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.urls and "restart" in (arguments.only or ()):
+        parser.error("restart measures a server that is started for it: give no URL")
+    return arguments
 
 
-async def _measure(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+def _servers(arguments: argparse.Namespace, stack: ExitStack) -> list[Server]:
+    if arguments.urls:
+        return [Server(url, arguments.model, arguments.timeout) for url in arguments.urls]
+    started = stack.enter_context(own(arguments.model or "smollm2-135m"))
+    return [Server(started.start(), None, arguments.timeout, started.start)]
+
+
+async def _measure(arguments: argparse.Namespace, servers: list[Server]) -> dict[str, dict[str, list[float]]]:
     """Figures by server and name, one per round."""
     sizes = Sizes(arguments.tokens, arguments.prompt_tokens, arguments.long_prompt_tokens, arguments.streams)
-    servers = [Server(url, arguments.model, arguments.timeout) for url in arguments.urls]
-    prompts = [Prompts(seed=0) for _ in servers]
+    # The same prompts for all servers, yet new in every run: a server may remember those of the last.
+    seed = time.time_ns()
+    prompts = [Prompts(seed) for _ in servers]
+    scenarios = arguments.only or [name for name in SCENARIOS if name != "restart" or not arguments.urls]
     for server, text in zip(servers, prompts, strict=True):
         await server.prepare()
         await text.calibrate(server)
-    results: dict[str, dict[str, list[float]]] = {server.base_url: {} for server in servers}
+    results: dict[str, dict[str, list[float]]] = {server.name: {} for server in servers}
     for number in range(arguments.repeats):
-        for name in arguments.only or SCENARIOS:
+        for name in scenarios:
             for server, text in zip(servers, prompts, strict=True):
                 print(f"\rround {number + 1}/{arguments.repeats} {name:<14}", end="", file=sys.stderr, flush=True)
                 for figure, value in (await SCENARIOS[name](server, text, sizes)).items():
-                    results[server.base_url].setdefault(figure, []).append(value)
+                    results[server.name].setdefault(figure, []).append(value)
     print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
     return results
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
@@ -15,7 +16,7 @@ class Timing:
     started: the request was sent; arrivals: each piece of text; prompt_tokens, completion_tokens: as the server counts
     """
 
-    started: float
+    started: float = 0.0
     arrivals: list[float] = field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -32,11 +33,18 @@ class Timing:
 
 
 class Server:
-    """An OpenAI-compatible server and the model it is asked for."""
+    """An OpenAI-compatible server and the model it is asked for.
 
-    def __init__(self, base_url: str, model: str | None, timeout_seconds: float) -> None:
+    restart: ends it, starts it anew with the same folders, and returns its base URL; None for others' servers
+    """
+
+    def __init__(
+        self, base_url: str, model: str | None, timeout_seconds: float, restart: Callable[[], str] | None = None
+    ) -> None:
+        self.name = "own server" if restart else base_url
         self.base_url = base_url.rstrip("/")
         self.model = model
+        self._restart = restart
         self._http = httpx.AsyncClient(timeout=timeout_seconds, limits=httpx.Limits(max_connections=None))
 
     async def prepare(self) -> None:
@@ -46,8 +54,22 @@ class Server:
             self.model = reply.raise_for_status().json()["data"][0]["id"]
         await self.complete("Hello", 8)
 
-    async def complete(self, prompt: str, max_tokens: int) -> Timing:
-        """Continue a prompt greedily for exactly max_tokens tokens."""
+    @property
+    def can_restart(self) -> bool:
+        """True for a server that this program has started."""
+        return self._restart is not None
+
+    async def restart(self) -> None:
+        """End the server and start it anew; it is warm when this returns."""
+        assert self._restart is not None
+        self.base_url = await asyncio.to_thread(self._restart)
+        await self.prepare()
+
+    async def complete(self, prompt: str, max_tokens: int, timing: Timing | None = None) -> Timing:
+        """Continue a prompt greedily for exactly max_tokens tokens.
+
+        timing: filled meanwhile; for those who look at it before the end
+        """
         body = {
             "model": self.model,
             "prompt": prompt,
@@ -57,7 +79,8 @@ class Server:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        timing = Timing(time.perf_counter())
+        timing = timing or Timing()
+        timing.started = time.perf_counter()
         async with self._http.stream("POST", f"{self.base_url}/completions", json=body) as reply:
             if reply.status_code != httpx.codes.OK:
                 raise SystemExit(

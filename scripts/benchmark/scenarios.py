@@ -14,6 +14,10 @@ _WORDS = re.findall(
     "music summer kitchen mountain station evening captain island weather teacher market shadow feather copper",
 )
 
+_OUTLASTING_TOKENS = 1500
+_STEADY_TOKENS = 8
+_SETTLING_SECONDS = 1.0  # until a server has noticed that its clients are gone
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -29,7 +33,7 @@ class Prompts:
     """English-looking text of about a given number of tokens, different every time."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311  # text, not a secret
+        self._random = random.Random(seed)  # text, not a secret
         self._tokens_per_word = 1.0
 
     async def calibrate(self, server: Server) -> None:
@@ -52,11 +56,20 @@ async def single_stream(server: Server, prompts: Prompts, sizes: Sizes) -> dict[
 
 
 async def many_streams(server: Server, prompts: Prompts, sizes: Sizes) -> dict[str, float]:
-    """Several short prompts at once."""
-    timings = await server.complete_all([prompts.text(16) for _ in range(sizes.streams)], sizes.tokens)
+    """One short prompt, then several at once; the time to their first tokens counts."""
+    one = await _total_per_second(server, prompts, sizes.tokens, 1)
+    many = await _total_per_second(server, prompts, sizes.tokens, sizes.streams)
+    return {
+        "total tokens/s, 1 stream": one,
+        f"total tokens/s, {sizes.streams} streams": many,
+        f"{sizes.streams} streams to one, times": many / one,
+    }
+
+
+async def _total_per_second(server: Server, prompts: Prompts, tokens: int, count: int) -> float:
+    timings = await server.complete_all([prompts.text(16) for _ in range(count)], tokens)
     elapsed = max(each.arrivals[-1] for each in timings) - min(each.started for each in timings)
-    total = sum(each.completion_tokens for each in timings)
-    return {f"total tokens/s, {sizes.streams} streams": total / elapsed}
+    return sum(each.completion_tokens for each in timings) / elapsed
 
 
 async def prefix(server: Server, prompts: Prompts, sizes: Sizes) -> dict[str, float]:
@@ -68,24 +81,59 @@ async def prefix(server: Server, prompts: Prompts, sizes: Sizes) -> dict[str, fl
         "prefill tokens/s, cold": cold.prompt_tokens / cold.first_token_seconds,
         f"TTFT ms, {sizes.prompt_tokens} tokens cold": _ms(cold),
         f"TTFT ms, {sizes.prompt_tokens} tokens warm": _ms(warm),
+        "warm to cold, %": 100 * _ms(warm) / _ms(cold),
+    }
+
+
+async def restart(server: Server, prompts: Prompts, sizes: Sizes) -> dict[str, float]:
+    """A long system prompt, read once; the server ends and starts again; another question after the same prompt."""
+    system = prompts.text(sizes.prompt_tokens)
+    cold = await server.complete(f"{system}\n{prompts.text(12)}", 2)
+    await server.restart()
+    after = await server.complete(f"{system}\n{prompts.text(12)}", 2)
+    return {
+        f"TTFT ms, {sizes.prompt_tokens} tokens before a restart": _ms(cold),
+        f"TTFT ms, {sizes.prompt_tokens} tokens after it": _ms(after),
+        "after to before, %": 100 * _ms(after) / _ms(cold),
     }
 
 
 async def interference(server: Server, prompts: Prompts, sizes: Sizes) -> dict[str, float]:
     """Four streams run; a long prompt arrives. How long is the longest silence, and what does the newcomer pay?"""
-    alone = await server.complete(prompts.text(sizes.long_prompt_tokens), 2)
-    streams = [asyncio.create_task(server.complete(prompts.text(16), max(sizes.tokens * 4, 128))) for _ in range(4)]
-    await asyncio.sleep(max(0.5, alone.first_token_seconds / 10))
+    before = await server.complete(prompts.text(sizes.long_prompt_tokens), 2)
+    timings = [Timing() for _ in range(4)]
+    # Longer than the newcomer takes: they are left when it has its first token.
+    streams = [asyncio.create_task(server.complete(prompts.text(16), _OUTLASTING_TOKENS, each)) for each in timings]
+    await asyncio.gather(*(_steady(each, stream) for each, stream in zip(timings, streams, strict=True)))
     newcomer = await server.complete(prompts.text(sizes.long_prompt_tokens), 2)
-    timings = await asyncio.gather(*streams)
+    num_outlasting = sum(not stream.done() for stream in streams)
+    for stream in streams:
+        stream.cancel()
+    await asyncio.gather(*streams, return_exceptions=True)
+    await asyncio.sleep(_SETTLING_SECONDS)
+    after = await server.complete(prompts.text(sizes.long_prompt_tokens), 2)
+    alone_ms = (_ms(before) + _ms(after)) / 2
     return {
         "worst gap ms, 4 streams + long prompt": max(_longest_gap_ms(each, newcomer) for each in timings),
-        "TTFT ms, long prompt alone": _ms(alone),
+        "TTFT ms, long prompt alone": alone_ms,
         "TTFT ms, long prompt beside 4 streams": _ms(newcomer),
+        "beside to alone, times": _ms(newcomer) / alone_ms,
+        "streams that outlasted it, of 4": num_outlasting,
     }
 
 
-SCENARIOS = {"single": single_stream, "many": many_streams, "prefix": prefix, "interference": interference}
+async def _steady(timing: Timing, stream: asyncio.Task[Timing]) -> None:
+    while len(timing.arrivals) <= _STEADY_TOKENS and not stream.done():  # noqa: ASYNC110  # a list has no event
+        await asyncio.sleep(0.02)
+
+
+SCENARIOS = {
+    "single": single_stream,
+    "many": many_streams,
+    "prefix": prefix,
+    "interference": interference,
+    "restart": restart,
+}
 
 
 def _ms(timing: Timing) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from time import time
 from typing import Any
 from uuid import uuid4
@@ -9,15 +10,18 @@ from uuid import uuid4
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from engine.errors import ParameterInvalid
+from engine.errors import StepFailed
+from engine.text.fill_in import fill_in_ends
+from server.chunks import ChunkedReply
+from server.completion_prompts import Echo, echoes, encode_prompts
 from server.continuation import Delta, ScoredToken
+from server.errors import UnsupportedParameter
 from server.generation import Choice, Generation, Plan
 from server.registry import WRITING_KINDS, ModelText, Registry
 from server.sampling import sampling_params, text_rules
 from server.schemas.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
-from server.schemas.prompts import Prompt
 from server.schemas.usage import Usage
-from server.stream import respond, unless_client_leaves
+from server.stream import respond, stopwatch, unless_client_leaves
 from server.version import FINGERPRINT
 
 router = APIRouter()
@@ -29,20 +33,37 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
     registry: Registry = request.app.state.registry
     model = registry.find(body.model)
     request.state.record["model"] = model.name
-    await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
+    info = await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
+    if body.echo and body.logprobs is not None and not info.get("scores_prompts"):
+        raise UnsupportedParameter("logprobs", "this model cannot score a prompt, so not together with echo")
     text = await model.text()
-    prompts = await asyncio.to_thread(encode_prompts, text, body)
-    plan = Plan(
+    prompts, echoed = await asyncio.to_thread(_prompts, text, body)
+    reply = CompletionReply(body, body.model or model.name, echoed)
+    generation = Generation(reply.completion_id, model, _plan(text, body, prompts), stopwatch(request, model))
+    return await respond(request, generation, reply, stream=body.stream)
+
+
+def _prompts(text: ModelText, body: CompletionRequest) -> tuple[tuple[tuple[int, ...], ...], list[Echo]]:
+    prompts = encode_prompts(text, body)
+    return prompts, echoes(text, body, prompts)
+
+
+def _plan(text: ModelText, body: CompletionRequest, prompts: tuple[tuple[int, ...], ...]) -> Plan:
+    # Choices are judged by their scores, so these are needed even if nobody reads them.
+    logprobs = 0 if body.logprobs is None and body.num_tries > body.n else body.logprobs
+    sampling = sampling_params(body, text.defaults, max_tokens=_max_tokens(text, body), logprobs=logprobs)
+    if body.suffix:
+        ends = (*sampling.stop_token_ids, *fill_in_ends(text.tokenizer))
+        sampling = replace(sampling, stop_token_ids=tuple(dict.fromkeys(ends)))
+    return Plan(
         prompts=prompts,
-        num_choices=body.n,
-        sampling=sampling_params(body, text.defaults, max_tokens=_max_tokens(text, body), logprobs=body.logprobs),
+        num_choices=body.num_tries,
+        sampling=sampling,
         rules=text_rules(body),
         param="prompt",
+        priority=body.priority,
+        prompt_logprobs=body.logprobs if body.echo else None,
     )
-    echoes = await asyncio.to_thread(echoed_prompts, text, body, prompts) if body.echo else [""] * len(prompts)
-    reply = CompletionReply(body, body.model or model.name, echoes)
-    generation = Generation(reply.completion_id, model, plan)
-    return await respond(request, generation, reply, body.stream_options if body.stream else None)
 
 
 def _max_tokens(text: ModelText, body: CompletionRequest) -> int | None:
@@ -51,65 +72,45 @@ def _max_tokens(text: ModelText, body: CompletionRequest) -> int | None:
     return text.defaults.max_new_tokens if unset and text.defaults.reads_source else body.max_tokens
 
 
-def encode_prompts(text: ModelText, body: CompletionRequest) -> tuple[tuple[int, ...], ...]:
-    """Every prompt as ids. Given ids are used as they are, within the vocabulary."""
-    return tuple(_encode(text, prompt, body.add_special_tokens) for prompt in body.prompt)
-
-
-def _encode(text: ModelText, prompt: Prompt, add_special_tokens: bool) -> tuple[int, ...]:
-    tokenizer = text.tokenizer
-    if isinstance(prompt, str):
-        return tuple(tokenizer.encode(prompt, add_special_tokens=add_special_tokens)) or _start_of_text(text)
-    if max(prompt) >= tokenizer.vocab_size:
-        raise ParameterInvalid(
-            "prompt", f"prompt holds the token id {max(prompt)}; this model knows {tokenizer.vocab_size} tokens."
-        )
-    return tuple(prompt)
-
-
-def _start_of_text(text: ModelText) -> tuple[int, ...]:
-    """An empty prompt still needs a token to begin from."""
-    tokenizer = text.tokenizer
-    start = (tokenizer.bos_token_id,) if tokenizer.bos_token_id is not None else tokenizer.eos_token_ids[:1]
-    if not start:
-        raise ParameterInvalid("prompt", "prompt is empty, and this model has no token to begin a text with.")
-    return start
-
-
-def echoed_prompts(text: ModelText, body: CompletionRequest, prompts: Sequence[Sequence[int]]) -> list[str]:
-    """What `echo` puts before each continuation."""
-    return [
-        given if isinstance(given, str) else text.tokenizer.decode(ids, skip_special_tokens=body.skip_special_tokens)
-        for given, ids in zip(body.prompt, prompts, strict=True)
-    ]
-
-
-class CompletionReply:
+class CompletionReply(ChunkedReply):
     """Completions and their chunks, which have the same shape."""
 
-    def __init__(self, body: CompletionRequest, model_name: str, echoes: Sequence[str]) -> None:
+    def __init__(self, body: CompletionRequest, model_name: str, echoed: Sequence[Echo]) -> None:
+        super().__init__(body.stream_options)
         self.completion_id = f"cmpl-{uuid4().hex}"
-        self.num_choices = len(body.prompt) * body.n
+        self.num_choices = len(body.prompt) * body.num_tries
+        self._num_wanted, self._num_tries = body.n, body.num_tries
         self._wants_logprobs = body.logprobs is not None
         self._model_name = model_name
         self._created = int(time())
-        self._echoes = {index: echoes[index // body.n] for index in range(self.num_choices)}
+        self._echoes = [echoed[index // body.num_tries] for index in range(self.num_choices)]
+        self._begun: set[int] = set()
 
     def chunks(self, delta: Delta) -> Iterator[dict[str, Any]]:
         """One chunk per delta; the first of a choice begins with the echoed prompt."""
-        text = self._echoes.pop(delta.index, "") + delta.text
-        yield dict(self._answer([self._choice(delta.index, text, delta.tokens, delta.finish_reason)]))
+        echo = self._echoes[delta.index]
+        text = delta.text if delta.index in self._begun else echo.text + delta.text
+        begins = delta.index not in self._begun
+        self._begun.add(delta.index)
+        logprobs = self._logprobs(echo, delta.prompt, delta.tokens, begins=begins)
+        choice: CompletionChoice = {
+            "index": delta.index,
+            "text": text,
+            "logprobs": logprobs,
+            "finish_reason": delta.finish_reason,
+        }
+        yield dict(self._answer([choice]))
 
     def usage_chunk(self, usage: Usage) -> Mapping[str, Any]:
         """A chunk without choices."""
         return {**self._answer([]), "usage": usage}
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> Mapping[str, Any]:
-        """All choices at once."""
-        whole = [
-            self._choice(index, self._echoes[index] + choice.text, choice.tokens, choice.finish_reason)
-            for index, choice in enumerate(choices)
-        ]
+        """All choices at once; of several tries at a prompt, the likeliest."""
+        tries = [choices[start : start + self._num_tries] for start in range(0, len(choices), self._num_tries)]
+        best = [choice for each in tries for choice in likeliest(each, self._num_wanted)]
+        echoed = [echo for echo in self._echoes[:: self._num_tries] for _ in range(self._num_wanted)]
+        whole = [self._choice(index, choice, echoed[index]) for index, choice in enumerate(best)]
         return {**self._answer(whole), "usage": usage}
 
     def _answer(self, choices: list[CompletionChoice]) -> Completion:
@@ -122,18 +123,68 @@ class CompletionReply:
             "choices": choices,
         }
 
-    def _choice(self, index: int, text: str, tokens: Sequence[ScoredToken], finish_reason: Any) -> CompletionChoice:
-        logprobs = completion_logprobs(tokens) if self._wants_logprobs else None
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+    def _choice(self, index: int, choice: Choice, echo: Echo) -> CompletionChoice:
+        return {
+            "index": index,
+            "text": echo.text + choice.text,
+            "logprobs": self._logprobs(echo, choice.prompt, choice.tokens, begins=True),
+            "finish_reason": choice.finish_reason,
+        }
+
+    def _logprobs(
+        self, echo: Echo, prompt: Sequence[ScoredToken], tokens: Sequence[ScoredToken], *, begins: bool
+    ) -> CompletionLogprobs | None:
+        if not self._wants_logprobs:
+            return None
+        own = completion_logprobs(tokens, len(echo.text))
+        return joined(prompt_logprobs(echo, prompt), own) if begins and echo.offsets else own
 
 
-def completion_logprobs(tokens: Sequence[ScoredToken]) -> CompletionLogprobs:
-    """Four lists of equal length. Of two tokens with the same text the likelier one is kept."""
+def likeliest(choices: Sequence[Choice], count: int) -> list[Choice]:
+    """The choices with the highest mean log-probability per token, in the order in which they were made."""
+    if len(choices) == count:
+        return list(choices)
+
+    def mean(choice: Choice) -> float:
+        return sum(token.chosen.logprob for token in choice.tokens) / max(len(choice.tokens), 1)
+
+    best = sorted(range(len(choices)), key=lambda index: -mean(choices[index]))[:count]
+    return [choices[index] for index in sorted(best)]
+
+
+def prompt_logprobs(echo: Echo, prompt: Sequence[ScoredToken]) -> CompletionLogprobs:
+    """The same lists for the echoed prompt; nothing stands before its first token, which has no score."""
+    if len(prompt) != len(echo.offsets) - 1:
+        raise StepFailed(f"{len(prompt)} of {len(echo.offsets) - 1} prompt tokens were scored.")
+    scored = completion_logprobs(prompt, 0)
+    return {
+        "tokens": [echo.first_token, *scored["tokens"]],
+        "token_logprobs": [None, *scored["token_logprobs"]],
+        "top_logprobs": [None, *scored["top_logprobs"]],
+        "text_offset": list(echo.offsets),
+    }
+
+
+def joined(first: CompletionLogprobs, second: CompletionLogprobs) -> CompletionLogprobs:
+    """One after the other."""
+    return {
+        "tokens": first["tokens"] + second["tokens"],
+        "token_logprobs": first["token_logprobs"] + second["token_logprobs"],
+        "top_logprobs": first["top_logprobs"] + second["top_logprobs"],
+        "text_offset": first["text_offset"] + second["text_offset"],
+    }
+
+
+def completion_logprobs(tokens: Sequence[ScoredToken], start: int = 0) -> CompletionLogprobs:
+    """Four lists of equal length. Of two tokens with the same text the likelier one is kept.
+
+    start: where in the answer the generated text begins, in characters
+    """
     return {
         "tokens": [token.chosen.text for token in tokens],
         "token_logprobs": [token.chosen.logprob for token in tokens],
         "top_logprobs": [_likely_by_text(token) for token in tokens],
-        "text_offset": [token.offset for token in tokens],
+        "text_offset": [start + token.offset for token in tokens],
     }
 
 

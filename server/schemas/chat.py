@@ -9,6 +9,7 @@ from typing_extensions import TypedDict  # pydantic asks for this one on Python 
 from server.errors import InvalidRequest
 from server.schemas.base import MAX_TEXT_CHARACTERS, MAX_TOKENS, Name, Refusals, Text, WireModel
 from server.schemas.sampling import SAMPLING_REFUSED, SamplingFields
+from server.schemas.tools import MAX_TOOLS, Tool, ToolCallOut, ToolChoice, refuse_forced_call
 from server.schemas.usage import Usage
 
 MAX_MESSAGES = 16384
@@ -59,6 +60,7 @@ class ChatMessage(WireModel):
     content: Annotated[Text, BeforeValidator(_text_of_content)] = ""
     name: Name | None = None
     reasoning_content: Text | None = None
+    reasoning: Text | None = None
     tool_calls: list[ToolCall] = Field(default=[], max_length=1024)
     tool_call_id: Name | None = None
 
@@ -69,52 +71,90 @@ class ChatMessage(WireModel):
         return self
 
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
 class Reasoning(WireModel):
     """How much to think, in the form that routers of several providers use."""
 
-    effort: Name | None = None
+    effort: Effort | None = None
     enabled: bool = True
 
 
-class ChatCompletionRequest(SamplingFields):
-    """The body of POST /chat/completions."""
+class ConversationFields(WireModel):
+    """What the prompt of a conversation is made of."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[Name, TemplateVariable] = Field(default={}, max_length=MAX_TEMPLATE_VARIABLES)
+    reasoning_effort: Effort | None = None
+    reasoning: Reasoning | None = None
+    tools: list[Tool] = Field(default=[], max_length=MAX_TOOLS)
+    tool_choice: Literal["none", "auto"] | ToolChoice = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_names(cls, data: Any) -> Any:
+        """`functions` and `function_call` are tools and their choice."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        functions, choice = data.pop("functions", None), data.pop("function_call", None)
+        if isinstance(functions, list) and data.get("tools") is None:
+            data["tools"] = [{"type": "function", "function": each} for each in functions]
+        if data.get("tool_choice") is None:
+            data["tool_choice"] = {"type": "function", "function": choice} if isinstance(choice, dict) else choice
+        if data["tool_choice"] is not None:
+            refuse_forced_call(data["tool_choice"])
+        return data
+
+    @model_validator(mode="after")
+    def _check_ending(self) -> Self:
+        asked = "add_generation_prompt" in self.model_fields_set and self.add_generation_prompt
+        if self.continue_final_message and asked:
+            raise InvalidRequest(
+                "continue_final_message and add_generation_prompt exclude each other.", param="continue_final_message"
+            )
+        return self
+
+    @property
+    def offered_tools(self) -> list[Tool]:
+        """The functions that the model may call."""
+        if isinstance(self.tool_choice, str):
+            return self.tools if self.tool_choice == "auto" else []
+        allowed = self.tool_choice.allowed_tools
+        names = {each.function.name for each in allowed.tools} if allowed else set()
+        return [tool for tool in self.tools if tool.function.name in names]
+
+
+class ChatCompletionRequest(ConversationFields, SamplingFields):
+    """The body of POST /chat/completions.
+
+    include_reasoning: false leaves it out of the answer
+    reasoning_format: "none" leaves it in the content
+    """
 
     refused: ClassVar[Refusals] = {
         **SAMPLING_REFUSED,
-        "tools": bool,
-        "tool_choice": lambda value: value not in ("none", "auto"),
-        "functions": bool,
-        "function_call": lambda value: value not in ("none", "auto"),
         "modalities": lambda value: value != ["text"] and bool(value),
         "chat_template": bool,
         "add_special_tokens": bool,
-        "include_reasoning": lambda value: value is False,
         "echo": bool,
         "best_of": lambda value: value not in (0, 1),
     }
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(default=None, ge=-1, le=MAX_TOKENS)
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
-    add_generation_prompt: bool = True
-    continue_final_message: bool = False
-    chat_template_kwargs: dict[Name, TemplateVariable] = Field(default={}, max_length=MAX_TEMPLATE_VARIABLES)
-    reasoning_effort: Name | None = None
-    reasoning: Reasoning | None = None
+    include_reasoning: bool = True
+    reasoning_format: Name = "auto"
+    parallel_tool_calls: bool = True
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs to be true.", param="top_logprobs")
-        if (
-            self.continue_final_message
-            and self.add_generation_prompt
-            and "add_generation_prompt" in self.model_fields_set
-        ):
-            raise InvalidRequest(
-                "continue_final_message and add_generation_prompt exclude each other.", param="continue_final_message"
-            )
         for name in ("max_completion_tokens", "max_tokens"):
             if getattr(self, name) == 0:
                 raise InvalidRequest(f"{name} must be at least 1, or -1 for no limit.", param=name)
@@ -146,8 +186,10 @@ class AssistantMessage(TypedDict):
     """The whole reply."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    reasoning_content: NotRequired[str]
+    tool_calls: NotRequired[list[ToolCallOut]]
 
 
 class ChatDelta(TypedDict):
@@ -155,6 +197,8 @@ class ChatDelta(TypedDict):
 
     role: NotRequired[Literal["assistant"]]
     content: NotRequired[str]
+    reasoning_content: NotRequired[str]
+    tool_calls: NotRequired[list[ToolCallOut]]
 
 
 class ChatChoice(TypedDict):
@@ -163,7 +207,7 @@ class ChatChoice(TypedDict):
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class ChatChunkChoice(TypedDict):
@@ -172,7 +216,7 @@ class ChatChunkChoice(TypedDict):
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
 
 
 class ChatCompletion(TypedDict):

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
 from server.errors import InvalidRequest, UnsupportedParameter
-from server.schemas.base import MAX_TOKENS, Refusals
+from server.schemas.base import MAX_TOKENS, Refusals, Text
 from server.schemas.prompts import MAX_PROMPTS, Prompts
 from server.schemas.sampling import SAMPLING_REFUSED, SamplingFields
 from server.schemas.usage import Usage
@@ -18,38 +18,48 @@ def _logprobs_as_count(value: Any) -> Any:
 
 
 class CompletionRequest(SamplingFields):
-    """The body of POST /completions. A prompt given as ids is used as it is; `best_of` above n is refused."""
+    """The body of POST /completions. A prompt given as ids is used as it is.
 
-    refused: ClassVar[Refusals] = {
-        **SAMPLING_REFUSED,
-        "suffix": bool,
-        "prompt_embeds": bool,
-    }
+    best_of: so many continuations are made, of which the n likeliest are answered
+    suffix: what follows the text that is asked for
+    """
+
+    refused: ClassVar[Refusals] = {**SAMPLING_REFUSED, "prompt_embeds": bool}
 
     prompt: Prompts
+    suffix: Text = ""
     max_tokens: int | None = Field(default=16, ge=-1, le=MAX_TOKENS)
     echo: bool = False
     logprobs: Annotated[int | None, BeforeValidator(_logprobs_as_count)] = Field(default=None, ge=0, le=20)
-    best_of: int = Field(default=1, ge=0, le=20)
+    best_of: int = Field(default=0, ge=0, le=20)
     add_special_tokens: bool = True
 
+    @property
+    def num_tries(self) -> int:
+        """Continuations that are made of a prompt."""
+        return max(self.n, self.best_of)
+
     @model_validator(mode="after")
-    def _refuse_combinations(self) -> Self:
-        if self.best_of > self.n:
-            raise UnsupportedParameter("best_of", "it may not be larger than n")
-        if self.echo and self.logprobs is not None:
-            raise UnsupportedParameter("logprobs", "it cannot be combined with echo")
-        if len(self.prompt) * self.n > MAX_PROMPTS:
+    def _check_combinations(self) -> Self:
+        if 0 < self.best_of < self.n and "best_of" in self.model_fields_set:
+            raise InvalidRequest(f"best_of is {self.best_of}, but n is {self.n}.", param="best_of")
+        if self.num_tries > self.n and self.stream:
+            raise UnsupportedParameter("best_of", "it cannot be streamed: the best is known at the end")
+        if self.num_tries > self.n and self.num_beams > 1:
+            raise UnsupportedParameter("best_of", "it cannot be combined with beams, which come without scores")
+        if self.suffix and self.echo and self.logprobs is not None:
+            raise UnsupportedParameter("suffix", "it cannot be combined with echo and logprobs")
+        if len(self.prompt) * self.num_tries > MAX_PROMPTS:
             raise InvalidRequest(f"Prompts times n may be at most {MAX_PROMPTS}.", param="n")
         return self
 
 
 class CompletionLogprobs(TypedDict):
-    """Four lists of equal length, one entry per token."""
+    """Four lists of equal length, one entry per token. The first token of an echoed prompt has no score."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 

@@ -26,7 +26,6 @@ class EmbeddingRequest(WireModel):
     input: Prompts
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
-    user: Name | None = None
     input_type: Name | None = None
     prompt_name: Name | None = None
     truncate_prompt_tokens: Truncation | None = None

@@ -11,6 +11,7 @@ MAX_STOPS = 256
 MAX_STOP_CHARACTERS = 4096
 MAX_BIASES = 16384
 MAX_BEAMS = 32
+MAX_PRIORITY = 100
 
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 TokenKey = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
@@ -55,6 +56,7 @@ class SamplingFields(WireModel):
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
     logit_bias: dict[TokenKey, Bias] = Field(default={}, max_length=MAX_BIASES)
     seed: int | None = Field(default=None, ge=-(2**63), le=2**64 - 1)
+    priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
 
     num_beams: int = Field(default=1, ge=1, le=MAX_BEAMS)
     length_penalty: float = Field(default=1.0, ge=-100, le=100)

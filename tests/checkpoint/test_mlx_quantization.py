@@ -175,3 +175,43 @@ def test_tensors_that_do_not_fit_together_are_refused(changes, write):
     present = {name: array for name, array in arrays.items() if array is not None}
     with pytest.raises(CheckpointCorrupt, match=PATH):
         open_checkpoint(write(present, {"quantization": {"group_size": 64, "bits": 4}}))
+
+
+EXPERTS = "model.layers.0.mlp.experts"
+BLOCKS = {
+    f"{EXPERTS}.gate_up_proj_blocks": mx.zeros((2, 64, 2, 16), mx.uint8),
+    f"{EXPERTS}.gate_up_proj_scales": mx.zeros((2, 64, 2), mx.uint8),
+    f"{EXPERTS}.down_proj_blocks": mx.zeros((2, 64, 1, 16), mx.uint8),
+    f"{EXPERTS}.down_proj_scales": mx.zeros((2, 64, 1), mx.uint8),
+}
+PUBLISHED = {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}}
+
+
+def test_openai_s_blocks_are_mlx_s_mxfp4_in_three_modules(write):
+    mxfp4 = Quantization(bits=4, group_size=32, mode="mxfp4")
+    names = ("gate_proj", "up_proj", "down_proj")
+    quantization = open_checkpoint(write(BLOCKS, PUBLISHED)).quantization
+    assert quantization == {f"{EXPERTS}.{name}": mxfp4 for name in names}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gate_up_proj_blocks": mx.zeros((2, 64, 2, 8), mx.uint8)},
+        {"gate_up_proj_blocks": mx.zeros((2, 64, 2, 16), mx.int8)},
+        {"gate_up_proj_blocks": mx.zeros((2, 64, 16), mx.uint8)},
+        {"down_proj_scales": mx.zeros((2, 64, 2), mx.uint8)},
+        {"down_proj_scales": mx.zeros((2, 64, 1), mx.float16)},
+        {"down_proj_scales": None},
+    ],
+    ids=range(6),
+)
+def test_blocks_that_do_not_fit_their_scales_are_refused(changes, write):
+    arrays = BLOCKS | {f"{EXPERTS}.{name}": array for name, array in changes.items()}
+    present = {name: array for name, array in arrays.items() if array is not None}
+    with pytest.raises(CheckpointCorrupt, match="experts"):
+        open_checkpoint(write(present, PUBLISHED))
+
+
+def test_blocks_that_no_configuration_speaks_of_are_not_taken_for_packed(write):
+    assert open_checkpoint(write(BLOCKS, {})).quantization == {}

@@ -175,3 +175,10 @@ def test_own_server_ends_when_its_starter_is_killed():
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_model_that_makes_embeddings_does_not_chat(bramley):
+    result = bramley("run", ROOT / "tests" / "parity" / "fixtures" / "qwen3-embedding", "hi")
+    assert result.returncode == 1
+    assert "makes embeddings and does not chat" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -148,3 +148,12 @@ def test_what_cannot_be_run_is_refused_by_name(engine, wrong, param):
 def test_generate_continues_lists_of_ids(engine):
     sampling = SamplingParams(max_tokens=4, temperature=0, ignore_eos=True)
     assert engine.generate(PROMPTS, sampling) == [alone(engine, prompt, max_tokens=4) for prompt in PROMPTS]
+
+
+def test_the_first_output_says_how_long_a_request_waited(tiny_llama):
+    engine = Engine(tiny_llama, EngineSettings(max_rows=1))
+    engine.submit(request("first", max_tokens=30))
+    engine.submit(request("second"))
+    outputs = run(engine)
+    assert 0 < outputs["first"][0].queued_seconds < outputs["second"][0].queued_seconds
+    assert not any(each.queued_seconds for each in outputs["second"][1:])

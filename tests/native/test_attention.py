@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from engine.cache.layout import Quantised
 from engine.layers.attend_rows import Placing, Rotation, Scoring, attend_rows
 
 
@@ -66,13 +67,12 @@ def test_attention_equals_exact(
     keys, values = random(3, kv_heads, places, head_dim, seed=2), random(3, kv_heads, places, value_dim, seed=3)
     lengths = [places, max(length, places // 2), length]
     sinks = random(heads, seed=4) if has_sinks else None
-    for mask in (None, random(1, heads, length, places, seed=5), random(3, 1, 1, places, seed=6) > -1):
-        if mask is not None and mask.dtype == mx.bool_:
-            mask = mask | (mx.arange(places) == 0)
-            if window is not None:
-                continue  # it may leave a query without keys
+    addends = random(1, heads if softcap is None else 1, length, places, seed=5)
+    some = (random(3, 1, 1, places, seed=6) > -1) | (mx.arange(places) == 0)
+    # A window and missing keys together may leave a query without any.
+    for mask in (None, addends, some) if window is None else (None, addends):
         scoring = Scoring(head_dim**-0.5, causal, window, softcap, sinks, mask)
-        placing = Placing(mx.arange(3), 0, mx.array(lengths))
+        placing = Placing(None if causal else mx.arange(3), 0, mx.array(lengths))
         found, _ = attend_rows(native, queries, [keys, values], [], placing, scoring)
         expected = exact(queries, keys, values, lengths, scoring)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-6)
@@ -89,8 +89,33 @@ def test_attention_equals_that_of_mlx(kernels):
 def test_half_precision_caches_are_read_exactly(kernels, dtype):
     queries = random(2, 4, 1, 72)
     keys, values = random(2, 2, 90, 72, seed=2, dtype=dtype), random(2, 2, 90, 72, seed=3, dtype=dtype)
-    found, _ = attend_rows(kernels, queries, [keys, values], [], Placing(mx.arange(2), 0, 90), Scoring(0.1))
+    found, _ = attend_rows(kernels, queries, [keys, values], [], Placing(None, 0, 90), Scoring(0.1))
     np.testing.assert_allclose(found, exact(queries, keys, values, [90, 90], Scoring(0.1)), rtol=1e-5, atol=5e-6)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_packed_caches_hold_and_give_what_mlx_does(native, bits):
+    def packed(x):
+        return list(mx.quantize(x, group_size=x.shape[-1], bits=bits))
+
+    queries, tokens = random(2, 4, 3, 64), [random(2, 2, 3, 64, seed=2), random(2, 2, 3, 32, seed=3)]
+    tokens[0][0, 0, 0] = 0
+    tokens[1][0, 1, 1] = -0.5
+    planes = packed(random(3, 2, 100, 64, seed=4)) + packed(random(3, 2, 100, 32, seed=5))
+    expected = [mx.array(np.array(plane)) for plane in planes]
+    placing = Placing(mx.array([2, 0]), mx.array([9, 97]), mx.array([12, 100]))
+    rotation = Rotation(mx.array([10.0**i for i in range(4)]), placing.places)
+    found, planes = attend_rows(native, queries, planes, tokens, placing, Scoring(0.2), rotation, bits)
+    for plane, new in zip(expected, [*packed(rotation.apply(tokens[0])), *packed(tokens[1])], strict=True):
+        plane[2, :, 9:12], plane[0, :, 97:] = new[0], new[1]
+    for plane, own in zip(planes[1:3] + planes[4:], expected[1:3] + expected[4:], strict=True):
+        np.testing.assert_allclose(plane, own, rtol=1e-5, atol=1e-6)
+    restored, wanted = Quantised(bits).keys_and_values(planes), Quantised(bits).keys_and_values(expected)
+    # Rotations differ in the last bit, and a value between two levels may go to either.
+    assert all(mx.mean(mx.abs(a - b) > 1e-5).item() < 1e-3 for a, b in zip(restored, wanted, strict=True))
+    seen = [each[placing.slots] for each in restored]
+    exactly = exact(rotation.apply(queries), *seen, [12, 100], Scoring(0.2))
+    np.testing.assert_allclose(found, exactly, rtol=1e-5, atol=1e-5)
 
 
 def test_new_tokens_go_to_their_slots_and_places(native):
@@ -175,9 +200,7 @@ def test_a_prompt_gives_the_same_in_chunks_and_alone_or_beside_others(kernels):
             part = slice(place, place + chunk)
             tokens = [keys[:, :, part], values[:, :, part]]
             placing, rotation = Placing(1, place, place + chunk), Rotation(rotation_periods, place)
-            found, planes = attend_rows(
-                kernels, queries[:, :, part], planes, tokens, placing, Scoring(0.125), rotation
-            )
+            found, planes = attend_rows(kernels, queries[:, :, part], planes, tokens, placing, Scoring(0.125), rotation)
             parts.append(found)
             place += chunk
         kernels.set_threads(2)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 ROOT = Path(__file__).parent.parent.parent
 FAKE = Path(__file__).with_name("fake_serve.py")
@@ -101,7 +103,10 @@ def launch(tmp_path_factory) -> Iterator[Callable[..., Server]]:
     def start(arguments: list, *, wait: bool = True, **settings) -> Server:
         folder = tmp_path_factory.mktemp("server")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("BRAMLEY_", "HF_"))}
-        environment |= {f"BRAMLEY_{name.upper()}": str(value) for name, value in ({"port": 0, "prefix_disk_gb": 0} | settings).items()}
+        environment |= {
+            f"BRAMLEY_{name.upper()}": str(value)
+            for name, value in ({"port": 0, "prefix_disk_gb": 0} | settings).items()
+        }
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, *map(str, arguments)],
@@ -144,6 +149,24 @@ def start_fake(launch, tmp_path_factory) -> Callable[..., Server]:
         return launch([FAKE, *folders], **settings)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def spelled_model(tmp_path_factory) -> Callable[..., Path]:
+    """A random model of tests/parity/fixtures, with a tokenizer that spells token 7 as `w7`; config.json as given."""
+
+    def make(fixture: str, **config) -> Path:
+        path = tmp_path_factory.mktemp("models") / fixture
+        shutil.copytree(ROOT / "tests" / "parity" / "fixtures" / fixture, path)
+        config = json.loads((path / "config.json").read_text()) | config
+        (path / "config.json").write_text(json.dumps(config))
+        vocabulary = {f"w{number}": number for number in range(config["vocab_size"])}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w3"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.save(str(path / "tokenizer.json"))
+        return path
+
+    return make
 
 
 @pytest.fixture(scope="session")

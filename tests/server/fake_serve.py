@@ -1,17 +1,21 @@
 """The real server over fake workers: `fake_serve.py FOLDER [FOLDER...]`, settings from the environment.
 
 Text is bytes: a token id below 256 is that byte, 256 ends a text, 257 begins one. The template passes on the last
-message's content; the content "show" makes the model say what the template was given.
+message's content; the content "show" makes the model say what the template was given. A file load.json in the model's
+folder says more: `template`, the template's source, and `markers`, further special tokens with the ids from 258 on.
 """
 
 import json
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import TemplateFailed
 from engine.generation_defaults import GenerationDefaults
 from engine.sentence_settings import SentenceSettings
 from engine.text.tokenizer import SpecialTokens, Tokenizer
+from server.parsing.choose import choose
 from server.registry import ModelText
 from server.serve import serve
 from server.settings import Settings
@@ -23,11 +27,18 @@ SPECIAL = SpecialTokens(ids=frozenset({256, 257}), bos_id=257, eos_ids=(256,))
 class Bytes:
     """A vocabulary of 256 bytes and two special tokens."""
 
-    size = 258
     joins_bytes = True
 
+    def __init__(self, markers):
+        self.markers = dict(enumerate(markers, 258))
+        self.size = 258 + len(markers)
+
     def encode(self, text, *, add_special_tokens, parse_special):
-        return [257] * add_special_tokens + list(text.encode())
+        ids = [257] * add_special_tokens
+        markers = "|".join(map(re.escape, self.markers.values())) if parse_special else ""
+        for part in re.split(f"({markers})", text) if markers else [text]:
+            ids += [self.token_id(part)] if markers and part in self.markers.values() else list(part.encode())
+        return ids
 
     def decode(self, ids):
         raise NotImplementedError("bytes are joined by the tokenizer")
@@ -36,13 +47,17 @@ class Bytes:
         return self.token_bytes(token_id).decode(errors="replace")
 
     def token_bytes(self, token_id):
-        return {256: b"</s>", 257: b"<s>"}.get(token_id) or bytes([token_id])
+        special = {256: "</s>", 257: "<s>"} | self.markers
+        return special[token_id].encode() if token_id in special else bytes([token_id])
 
     def token_id(self, token):
-        return {"</s>": 256, "<s>": 257}.get(token)
+        return {"</s>": 256, "<s>": 257, **{text: token_id for token_id, text in self.markers.items()}}.get(token)
 
 
 class LastMessageTemplate:
+    def __init__(self, source):
+        self.sources = (source,)
+
     def render(self, messages, *, tools=None, add_generation_prompt=True, continue_final_message=False, variables=None):
         content = messages[-1]["content"]
         if content == "raise":
@@ -50,11 +65,16 @@ class LastMessageTemplate:
         if content != "show":
             return content
         seen = {"messages": messages, "variables": dict(variables or {}), "generate": add_generation_prompt}
+        seen |= {"tools": tools} if tools else {}
         return json.dumps({"say": json.dumps({**seen, "continue": continue_final_message})})
 
 
 def read_text(path: Path) -> ModelText:
-    return ModelText(Tokenizer(Bytes(), SPECIAL), LastMessageTemplate(), GenerationDefaults(), SentenceSettings())
+    plan = json.loads((path / "load.json").read_text())
+    source, vocabulary = plan.get("template", "{{ tools }}"), Bytes(plan.get("markers", ()))
+    tokenizer = Tokenizer(vocabulary, replace(SPECIAL, ids=SPECIAL.ids | set(vocabulary.markers)))
+    replies = choose(source, lambda text: vocabulary.token_id(text) is not None)
+    return ModelText(tokenizer, LastMessageTemplate(source), GenerationDefaults(), SentenceSettings(), replies)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ A prompt that is a JSON object is a script, any other is said back. Keys of a sc
   delay_seconds, first_seconds   pause before each token, and before the first
   die_after, stop_after, fail_after   after so many tokens: SIGKILL, SIGSTOP, a step that failed
   refuse                         [error class, param, message]
-A file load.json in the model's folder scripts the loading: seconds, fail, die.
+  prefix                         [found tokens, stored token, asked token] of the first output
+A file load.json in the model's folder scripts the loading: seconds, fail, die; and names `markers`, special tokens.
 """
 
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import sys
@@ -21,7 +23,8 @@ from pathlib import Path
 
 import msgspec
 
-from engine.sequence import GenerationRequest, SampledToken, StepOutput
+from engine.sequence import GenerationRequest, PrefixNote, SampledToken, StepOutput
+from engine.settings import EngineStats
 from server import protocol
 
 END = 256
@@ -38,6 +41,7 @@ INFO = {
     "blas": "none",
     "kernels": "none",
     "advice": "",
+    "scores_prompts": True,
 }
 
 
@@ -57,6 +61,7 @@ class Worker:
     rows: dict[str, Row] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    markers: list[str] = field(default_factory=list)
 
     def send(self, message: protocol.ToParent) -> None:
         with self.lock:
@@ -73,7 +78,7 @@ class Worker:
     def beat_for_ever(self) -> None:
         while True:
             time.sleep(1)
-            self.send(protocol.Heartbeat(running=len(self.rows), waiting=0))
+            self.send(protocol.Heartbeat(EngineStats(num_running=len(self.rows), num_waiting=0)))
 
     def work_for_ever(self) -> None:
         while True:
@@ -105,7 +110,13 @@ class Worker:
             self.send(protocol.Refused(request.request_id, kind, param, text))
             return
         due = time.monotonic() + script.get("first_seconds", 0)
-        self.rows[request.request_id] = Row(request, script, list(self.reply(request, script).encode()), due)
+        self.rows[request.request_id] = Row(request, script, self.ids_of(self.reply(request, script)), due)
+
+    def ids_of(self, text: str) -> list[int]:
+        ids = []
+        for part in re.split("(" + "|".join(map(re.escape, self.markers)) + ")", text) if self.markers else [text]:
+            ids += [258 + self.markers.index(part)] if part in self.markers else list(part.encode())
+        return ids
 
     def reply(self, request: GenerationRequest, script: dict) -> str:
         if script.get("say_sampling"):
@@ -113,6 +124,11 @@ class Worker:
         if script.get("say_state"):
             return json.dumps({"num_live": len(self.rows), "cancelled": self.cancelled[-9:], "process_id": os.getpid()})
         return script["say"]
+
+    def prompt_scores(self, request: GenerationRequest) -> list[SampledToken]:
+        if request.prompt_logprobs is None:
+            return []
+        return [scored(token_id, request.prompt_logprobs) for token_id in request.prompt_ids[1:]]
 
     def step(self, row: Row) -> StepOutput:
         for key, number in (("die_after", signal.SIGKILL), ("stop_after", signal.SIGSTOP)):
@@ -122,16 +138,23 @@ class Worker:
             del self.rows[row.request.request_id]
             return StepOutput(row.request.request_id, None, error="The step failed.")
         sampling = row.request.sampling
+        scores = () if row.position else tuple(self.prompt_scores(row.request))
+        if sampling.max_tokens == 0:
+            del self.rows[row.request.request_id]
+            return StepOutput(row.request.request_id, None, "length", prompt_tokens=scores)
         if sampling.ignore_eos:
             token_id = row.ids[row.position % len(row.ids)]
         else:
             token_id = row.ids[row.position] if row.position < len(row.ids) else END
+        note = PrefixNote(*row.script["prefix"]) if "prefix" in row.script and not row.position else None
         row.position += 1
         row.due = time.monotonic() + row.script.get("delay_seconds", 0)
         reason = "stop" if token_id == END else "length" if row.position >= sampling.max_tokens else None
         if reason:
             del self.rows[row.request.request_id]
-        return StepOutput(row.request.request_id, scored(token_id, sampling.logprobs), reason)
+        return StepOutput(
+            row.request.request_id, scored(token_id, sampling.logprobs), reason, prefix=note, prompt_tokens=scores
+        )
 
 
 def scored(token_id: int, count: int | None) -> SampledToken:
@@ -148,6 +171,7 @@ def script_of(request: GenerationRequest) -> dict:
 
 def load(path: Path, worker: Worker) -> None:
     plan = json.loads((path / "load.json").read_text()) if (path / "load.json").exists() else {}
+    worker.markers = plan.get("markers", [])
     worker.send(protocol.Loading(done_bytes=100, total_bytes=1000))
     time.sleep(plan.get("seconds", 0))
     if "die" in plan:

@@ -10,6 +10,7 @@ HELLO = [{"role": "user", "content": "hi"}]
 LEAK = re.compile(r"0x[0-9a-f]{6}|/home/|/work|/tmp|/usr|Traceback|server\.|engine\.|pydantic", re.IGNORECASE)
 
 CHAT = "/v1/chat/completions"
+DEEP = json.loads('{"a":' * 80 + "1" + "}" * 80)
 COMPLETIONS = "/v1/completions"
 
 
@@ -107,6 +108,11 @@ def test_numbers_are_bounded_both_ways_and_nothing_else_is_a_number(client, path
             "messages[0].content",
         ),
         (CHAT, {"max_tokens": 0}, "max_tokens"),
+        (CHAT, {"tools": [{"type": "function"}]}, "tools[0].function"),
+        (CHAT, {"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        (CHAT, {"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        (CHAT, {"tools": [{"function": {"name": "f", "parameters": DEEP}}]}, "tools[0].function.parameters"),
+        (CHAT, {"reasoning_effort": "a lot"}, "reasoning_effort"),
         (CHAT, {"top_logprobs": 2}, "top_logprobs"),
         (CHAT, {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         (CHAT, {"logprobs": 1}, "logprobs"),
@@ -127,6 +133,8 @@ def test_numbers_are_bounded_both_ways_and_nothing_else_is_a_number(client, path
         (COMPLETIONS, {"prompt": ["a"] * 2049}, "prompt"),
         (COMPLETIONS, {"prompt": ["a"] * 100, "n": 100}, "n"),
         (COMPLETIONS, {"logprobs": 21}, "logprobs"),
+        (COMPLETIONS, {"n": 3, "best_of": 2}, "best_of"),
+        (COMPLETIONS, {"best_of": 21}, "best_of"),
         (COMPLETIONS, {"stop": ["x"] * 1000}, "stop"),
         (COMPLETIONS, {"stop": "x" * 100_000}, "stop[0]"),
         (COMPLETIONS, {"stop": 5}, "stop[0]"),
@@ -146,10 +154,9 @@ def test_the_field_at_fault_is_named(client, path, keys, param):
 @pytest.mark.parametrize(
     ("path", "name", "value"),
     [
-        (CHAT, "tools", [{"type": "function", "function": {"name": "f"}}]),
         (CHAT, "tool_choice", "required"),
         (CHAT, "tool_choice", {"type": "function", "function": {"name": "f"}}),
-        (CHAT, "functions", [{"name": "f"}]),
+        (CHAT, "tool_choice", {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}}),
         (CHAT, "response_format", {"type": "json_object"}),
         (CHAT, "response_format", {"type": "json_schema", "json_schema": {}}),
         (CHAT, "response_format", {"type": "sound"}),
@@ -159,7 +166,6 @@ def test_the_field_at_fault_is_named(client, path, keys, param):
         (CHAT, "structured_outputs", {"regex": "a"}),
         (CHAT, "prompt_logprobs", 0),
         (COMPLETIONS, "suffix", "x"),
-        (COMPLETIONS, "best_of", 2),
         (COMPLETIONS, "use_beam_search", True),
         (COMPLETIONS, "allowed_token_ids", [1]),
         (COMPLETIONS, "bad_words", ["x"]),
@@ -174,9 +180,17 @@ def test_a_known_field_that_is_not_honoured_is_refused_by_name(client, path, nam
     assert post(client, path, **{name: None}).status_code == 200
 
 
-def test_echo_with_scores_is_refused(client):
-    error = error_of(post(client, COMPLETIONS, echo=True, logprobs=1))
-    assert (error["code"], error["param"]) == ("unsupported_parameter", "logprobs")
+@pytest.mark.parametrize(
+    ("keys", "param"),
+    [
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"best_of": 2, "num_beams": 2}, "best_of"),
+        ({"suffix": "x", "echo": True, "logprobs": 1}, "suffix"),
+    ],
+)
+def test_combinations_that_mean_nothing_are_refused(client, keys, param):
+    error = error_of(post(client, COMPLETIONS, **keys))
+    assert (error["code"], error["param"]) == ("unsupported_parameter", param)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +221,12 @@ def test_what_the_engine_refuses_is_a_bad_request_also_for_streams(fake, client)
         error = error_of(client.post(COMPLETIONS, json=body))
         assert error["param"] == "logit_bias"
         assert error["message"] == "Token id 999 is unknown."
+
+
+def test_what_memory_can_never_hold_is_a_bad_request(fake, client):
+    body = fake.script(refuse=["MemoryExceeded", "max_tokens", "This may need 900 MB; 100 MB is all there is."])
+    error = error_of(client.post(COMPLETIONS, json=body), 400)
+    assert (error["code"], error["param"]) == ("insufficient_memory", "max_tokens")
 
 
 def test_text_of_unknown_errors_stays_inside(fake, client):

@@ -55,16 +55,18 @@ def test_messages_reach_the_template_with_parts_joined_and_roles_known(client):
         {"role": "system", "content": "ab"},
         {"role": "user", "content": "c", "name": "Ann"},
         {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "content": "d", "tool_call_id": "1"},
+        {"role": "tool", "content": "d", "tool_call_id": "1", "name": "f"},
         {"role": "assistant", "content": "", "reasoning_content": "hm"},
     ]
 
 
 def test_template_variables_and_flags_reach_the_template(client):
     kwargs = {"enable_thinking": False, "level": 2}
+    on, off = {"enable_thinking": True, "thinking": True}, {"enable_thinking": False, "thinking": False}
     assert shown(client, [], chat_template_kwargs=kwargs)["variables"] == kwargs
-    assert shown(client, [], reasoning_effort="low")["variables"] == {"reasoning_effort": "low"}
-    assert shown(client, [], reasoning={"effort": "none"})["variables"] == {"enable_thinking": False}
+    assert shown(client, [], reasoning_effort="low")["variables"] == {"reasoning_effort": "low"} | on
+    assert shown(client, [], reasoning={"effort": "none"})["variables"] == off
+    assert shown(client, [], reasoning_effort="low", chat_template_kwargs=off)["variables"]["thinking"] is False
     assert shown(client, [])["generate"] is True
     assert shown(client, [], continue_final_message=True)["continue"] is True
     assert shown(client, [], add_generation_prompt=False)["generate"] is False

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from server.continuation import LikelyToken, ScoredToken
-from server.routes.completions import completion_logprobs
+from server.generation import Choice
+from server.parsing.piece import Piece
+from server.routes.completions import completion_logprobs, likeliest
 
 
 def post(client, **body):
@@ -152,6 +154,84 @@ def test_choices_have_different_seeds_that_repeat(fake, client):
     assert seeds[0] == seeds[1]
     assert seeds[0][0] == 42
     assert len(set(seeds[0])) == 3
+
+
+def logprobs_of(answers, num_choices):
+    """Text and the four lists of every choice, of one answer or of a stream's chunks."""
+    names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+    texts, lists = [""] * num_choices, [{name: [] for name in names} for _ in range(num_choices)]
+    for choice in (choice for answer in answers for choice in answer["choices"]):
+        texts[choice["index"]] += choice["text"]
+        for name in names:
+            lists[choice["index"]][name] += (choice["logprobs"] or {name: []})[name]
+    return texts, lists
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("max_tokens", [0, 1, 4])
+def test_echo_with_scores_scores_the_prompt(fake, client, stream, max_tokens):
+    body = {"prompt": ["hi", [104, 111, 33]], "echo": True, "logprobs": 1, "max_tokens": max_tokens, "n": 2}
+    response = client.post("/v1/completions", json=body | {"stream": stream})
+    assert response.status_code == 200, response.text
+    texts, lists = logprobs_of(fake.events(response) if stream else [response.json()], 4)
+    said = "You "[:max_tokens]
+    assert texts == ["hi" + said] * 2 + ["ho!" + said] * 2
+    assert lists[0]["tokens"] == ["<s>", "h", "i", *said]
+    assert lists[0]["text_offset"] == [0, 0, 1, *range(2, 2 + max_tokens)]
+    assert lists[2]["tokens"] == ["h", "o", "!", *said]
+    assert lists[2]["text_offset"] == list(range(3 + max_tokens))
+    for each, length in ((lists[0], 3), (lists[2], 3)):
+        assert {len(values) for values in each.values()} == {length + max_tokens}
+        assert (each["token_logprobs"][0], each["top_logprobs"][0]) == (None, None)
+        for token, value, likely in zip(*(each[name][1:] for name in list(each)[:3]), strict=True):
+            assert likely[token] == value == max(likely.values())
+
+
+def test_a_harness_s_request_is_scored_with_one_token_more_even_if_that_ends_the_text(client):
+    script = list(json.dumps({"say": ""}).encode())
+    answer = post(client, prompt=[script, script], temperature=0, max_tokens=1, logprobs=1, seed=1234, echo=True)
+    for choice in answer["choices"]:
+        logprobs = choice["logprobs"]
+        assert len(logprobs["token_logprobs"]) == len(logprobs["top_logprobs"]) == len(script) + 1
+        assert logprobs["tokens"][-1] == "</s>"
+        assert all(logprobs["top_logprobs"][1:])
+
+
+def test_a_prompt_as_long_as_the_context_can_be_scored(client):
+    body = {"prompt": [97] * 4096, "echo": True, "logprobs": 0, "max_tokens": 0}
+    assert len(post(client, **body)["choices"][0]["logprobs"]["tokens"]) == 4096
+    assert client.post("/v1/completions", json=body | {"max_tokens": 1}).status_code == 400
+
+
+def test_the_best_of_several_tries_are_answered():
+    def choice(text: str, *logprobs: float) -> Choice:
+        tokens = [ScoredToken(LikelyToken("t", b"t", value), (), 0, is_end=False) for value in logprobs]
+        return Choice([Piece("content", text)], tokens)
+
+    tries = [choice("a", -1, -1), choice("b", -0.5), choice("c", -3, -0.1), choice("d")]
+    assert [each.text for each in likeliest(tries[:3], 2)] == ["a", "b"]
+    assert [each.text for each in likeliest(tries[:3], 1)] == ["b"]
+
+
+def test_tries_cost_tokens_and_show_no_scores(client):
+    answer = post(client, prompt=["a", "bc"], n=1, best_of=3, max_tokens=4)
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1]
+    assert {choice["logprobs"] for choice in answer["choices"]} == {None}
+    assert answer["usage"]["completion_tokens"] == 2 * 3 * 4
+
+
+def test_a_suffix_is_filled_in_with_the_model_s_own_tokens(start_fake):
+    markers = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_sep|>"]
+    server = start_fake(load={"markers": markers})
+    with server.client() as client:
+        answer = post(client, prompt="a<|fim_middle|>", suffix="z", max_tokens=50, skip_special_tokens=False)
+        sampling = json.loads(
+            post(client, prompt='{"say_sampling": ', suffix="true}", max_tokens=2000)["choices"][0]["text"]
+        )
+    # The scripted worker says back the bytes of its prompt, without the control tokens.
+    assert answer["choices"][0]["text"] == "You said: a<|fim_middle|>z"
+    assert answer["usage"]["prompt_tokens"] == 1 + (1 + len("a<|fim_middle|>")) + (1 + len("z")) + 1
+    assert 258 + markers.index("<|file_sep|>") in sampling["stop_token_ids"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

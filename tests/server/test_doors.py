@@ -96,7 +96,7 @@ def test_a_configured_origin_passes(start_fake):
             assert response.headers["access-control-allow-origin"] == origin
 
 
-def test_every_route_but_health_asks_for_the_key(start_fake, tmp_path):
+def test_every_route_but_health_and_metrics_asks_for_the_key(start_fake, tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("from-file\n")
     server = start_fake(api_keys="key-one,key-two", api_keys_file=keys)
@@ -114,8 +114,8 @@ def test_every_route_but_health_asks_for_the_key(start_fake, tmp_path):
         for method, path in routes(client, authorization="Bearer key-one"):
             for headers in wrong:
                 response = client.request(method, path, headers=headers)
-                assert (response.status_code == 200) == (path == "/health")
-                if path != "/health":
+                assert (response.status_code == 200) == (path in ("/health", "/metrics"))
+                if path not in ("/health", "/metrics"):
                     assert response.status_code == 401
                     assert response.headers["www-authenticate"] == "Bearer"
                     if method != "HEAD":

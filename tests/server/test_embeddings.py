@@ -3,7 +3,10 @@
 import base64
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +22,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 REAL = Path(__file__).with_name("real_serve.py")
 FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
 SENTENCES = FIXTURES / "all-minilm-l6-v2"
+OLD_CLIENT = Path(sys.prefix) / "openai-1"
 LIMIT, SPOILT = 64, 9
 PROMPTS = {"query": "w11 w12 ", "passage": "w13 "}
 
@@ -102,6 +106,32 @@ def test_the_client_gets_the_same_numbers_as_floats_and_as_base64(sdk, server):
         assert [np.frombuffer(base64.b64decode(each), "<f4").tolist() for each in packed] == floats
         assert vectors_of(post(client, **given)) == floats
     assert all(math.isclose(math.hypot(*vector), 1, abs_tol=1e-6) for vector in floats)
+
+
+def test_a_1_x_release_of_the_client_gets_the_same_numbers(sdk, server):
+    if not OLD_CLIENT.is_dir():
+        pytest.skip("scripts/test installs the 1.x release into .venv/openai-1")
+    program = """
+import json, sys, openai
+create = openai.OpenAI(base_url=sys.argv[1], api_key="unused", max_retries=0).embeddings.create
+given = {"model": "", "input": ["one text", "another"]}
+both = [create(**given, **format).data for format in ({}, {"encoding_format": "float"})]
+print(json.dumps([openai.__version__, *([entry.embedding for entry in data] for data in both)]))
+"""
+    command = [sys.executable, "-c", program, f"{server.url}/v1"]
+    ended = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": str(OLD_CLIENT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    version, packed, floats = json.loads(ended.stdout)
+    assert version.startswith("1.")
+    own = sdk.embeddings.create(model="", input=["one text", "another"]).data
+    assert packed == floats == [entry.embedding for entry in own]
 
 
 def test_ids_give_what_their_text_gives(sdk):

@@ -1,28 +1,14 @@
 """T5 and BART behind the OpenAI routes, with the tokens that transformers gives for the same random weights."""
 
 import json
-import shutil
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import openai
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 REAL = Path(__file__).with_name("real_serve.py")
-FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
-
-
-def make_model(folder: Path, fixture: str) -> Path:
-    """The fixture, with a tokenizer that spells token 7 as `w7`."""
-    path = folder / fixture
-    shutil.copytree(FIXTURES / fixture, path)
-    vocab_size = json.loads((path / "config.json").read_text())["vocab_size"]
-    tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(vocab_size)}, unk_token="w3"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(path / "tokenizer.json"))
-    return path
 
 
 def spelled(ids) -> str:
@@ -30,8 +16,8 @@ def spelled(ids) -> str:
 
 
 @pytest.fixture(params=["t5", "bart"], scope="module")
-def model(request, launch, tmp_path_factory):
-    path = make_model(tmp_path_factory.mktemp("models"), request.param)
+def model(request, launch, spelled_model):
+    path = spelled_model(request.param)
     reference = {name: np.array(array) for name, array in mx.load(str(path / "fixture.safetensors")).items()}
     row = json.loads((path / "row.json").read_text())
     server = launch([REAL, request.param, path])

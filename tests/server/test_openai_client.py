@@ -67,8 +67,8 @@ def test_errors_are_the_client_s_own_and_explain_themselves(sdk):
     with pytest.raises(openai.BadRequestError, match="temperature"):
         sdk.chat.completions.create(model="org/fake", messages=HELLO, temperature=9)
     tool = {"type": "function", "function": {"name": "f"}}
-    with pytest.raises(openai.BadRequestError, match="tools is not supported"):
-        sdk.chat.completions.create(model="org/fake", messages=HELLO, tools=[tool])
+    with pytest.raises(openai.BadRequestError, match="tool_choice is not supported"):
+        sdk.chat.completions.create(model="org/fake", messages=HELLO, tools=[tool], tool_choice="required")
 
 
 def test_an_error_in_a_stream_is_raised(sdk):

@@ -113,6 +113,8 @@ def test_a_full_queue_answers_at_once_and_says_when_to_come_back(start_fake):
         assert refused.json()["error"]["code"] == "server_overloaded"
         assert int(refused.headers["retry-after"]) >= 1
         assert client.get("/health").status_code == 200
+        time.sleep(1.1)  # in which nothing is finished
+        assert int(client.post("/v1/completions", json={"prompt": "x"}).headers["retry-after"]) >= 2
         for connection in waiting:
             connection.close()
         server.wait_for(lambda: client.post("/v1/completions", json={"prompt": "x"}).status_code == 200)

@@ -1,0 +1,121 @@
+"""Microseconds per call of the small operations of a decoder, in MLX and in the native kernels.
+
+    .venv/bin/python scripts/benchmark/operations.py [--rows 1,8] [--context 500]
+
+Sizes are those of a model of 135 million parameters: 9 heads over 3 key heads of 64, hidden size 576, inner size 1536,
+30 layers. The calls of a round are evaluated together, so host time counts; the quickest round is shown.
+"""
+
+import argparse
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import mlx.core as mx
+
+from engine.device import prepare_device
+from engine.layers.attend_rows import Placing, Rotation, Scoring, attend_rows
+from engine.sampling.params import SamplingParams
+from engine.sampling.sampler import SamplerRow, sample
+
+ROUNDS, HEADS, KV_HEADS, HEAD_DIM, HIDDEN, INNER, VOCABULARY, LAYERS = 15, 9, 3, 64, 576, 1536, 49_152, 30
+PREFILL = 700
+Call = Callable[[], mx.array]
+
+
+def microseconds(call: Call, calls: int) -> float:
+    """Of one call, in the quickest round."""
+    rounds = []
+    for _ in range(ROUNDS):
+        start = perf_counter()
+        mx.eval([call() for _ in range(calls)])
+        rounds.append(perf_counter() - start)
+    return min(rounds) / calls * 1e6
+
+
+def pointwise(kernels: Any, rows: int) -> dict[str, tuple[Call, Call, int]]:
+    """Operations that know no other positions: (MLX's, ours, calls per round)."""
+    x, weight = mx.random.normal((rows, 1, HIDDEN)), mx.ones((HIDDEN,))
+    gate, up = mx.random.normal((rows, 1, INNER)), mx.random.normal((rows, 1, INNER))
+    logits = mx.random.normal((rows, VOCABULARY))
+    mx.eval(x, weight, gate, up, logits)
+    params = SamplingParams(max_tokens=1, temperature=0.7, top_p=0.9)
+    sampled = [SamplerRow(params, (1,), frozenset(), VOCABULARY) for _ in range(rows)]
+    return {
+        "RMS norm": (lambda: mx.fast.rms_norm(x, weight, 1e-5), lambda: kernels.rms_norm(x, weight, 1e-5), 200),
+        "SiLU times up": (lambda: gate * mx.sigmoid(gate) * up, lambda: kernels.activate("silu", gate, up), 200),
+        "best token and log-sum-exp": (
+            lambda: mx.argmax(logits, -1) + mx.logsumexp(logits, -1),
+            lambda: kernels.choose(logits)[1],
+            10,
+        ),
+        "token with top_p": (
+            lambda: sample(logits, sampled).tokens,
+            lambda: sample(logits, sampled, kernels).tokens,
+            5,
+        ),
+    }
+
+
+def attention(kernels: Any, rows: int, context: int) -> dict[str, tuple[Call, Call, int]]:
+    """Rotation of queries and keys, and their rotation, storing and attention together."""
+    queries, keys = mx.random.normal((rows, 1, HEADS * HEAD_DIM)), mx.random.normal((rows, 1, KV_HEADS * HEAD_DIM))
+    split = [x.reshape(rows, 1, -1, HEAD_DIM).transpose(0, 2, 1, 3) for x in (queries, keys)]
+    periods = mx.array([10_000 ** (2 * i / HEAD_DIM) for i in range(HEAD_DIM // 2)])
+    rotation = Rotation(periods, mx.array([context - 1] * rows))
+    placing = Placing(mx.arange(rows), mx.array([context - 1] * rows), mx.array([context] * rows))
+    planes = {
+        name: [[mx.random.normal((rows, KV_HEADS, context, HEAD_DIM)) for _ in range(2)] for _ in range(LAYERS)]
+        for name in ("MLX", "ours")
+    }
+    mx.eval(queries, keys, split, planes)
+
+    def layer(name: str, native: Any) -> mx.array:
+        own = planes[name].pop(0)
+        found, own = attend_rows(native, queries, own, (keys, keys), placing, Scoring(0.125), rotation)
+        planes[name].append(own)
+        return found
+
+    return {
+        "rotation": (
+            lambda: mx.concatenate([rotation.apply(each) for each in split], axis=1),
+            lambda: kernels.rotate(split, rotation.offsets, periods)[0],
+            50,
+        ),
+        f"rotation and attention, {context} keys": (lambda: layer("MLX", None), lambda: layer("ours", kernels), LAYERS),
+    }
+
+
+def prefill(kernels: Any) -> dict[str, tuple[Call, Call, int]]:
+    """Causal attention of a prompt to itself."""
+    queries = mx.random.normal((1, HEADS, PREFILL, HEAD_DIM))
+    planes = [mx.random.normal((1, KV_HEADS, PREFILL, HEAD_DIM)) for _ in range(2)]
+    mx.eval(queries, planes)
+    placing, scoring = Placing(0, 0, PREFILL), Scoring(0.125)
+    return {
+        f"attention of {PREFILL} tokens": (
+            lambda: mx.fast.scaled_dot_product_attention(queries, *planes, scale=0.125, mask="causal"),
+            lambda: attend_rows(kernels, queries, planes, [], placing, scoring)[0],
+            1,
+        )
+    }
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description="Microseconds per call of small operations.")
+    parser.add_argument("--rows", default="1,8", help="rows per batch, with commas between")
+    parser.add_argument("--context", type=int, default=500, help="keys that a decoded token sees")
+    arguments = parser.parse_args()
+    device = prepare_device()
+    print(f"{'':42}{'rows':>5}{'MLX us':>12}{'ours us':>10}   {device.kernels}")
+    for rows in [int(each) for each in arguments.rows.split(",")]:
+        measured = pointwise(device.native, rows) | attention(device.native, rows, arguments.context)
+        if rows == 1:
+            measured |= prefill(device.native)
+        for name, (theirs, ours, calls) in measured.items():
+            print(f"{name:42}{rows:5}{microseconds(theirs, calls):12.1f}{microseconds(ours, calls):10.1f}")
+
+
+if __name__ == "__main__":
+    main()

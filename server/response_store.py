@@ -1,0 +1,54 @@
+"""Responses that later requests may go on from. In memory, bounded, the least recently used forgotten first."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+MAX_RESPONSES = 1024
+MAX_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """An answer with all that led to it.
+
+    history: items of the whole conversation, this answer's own output last
+    input: items of this request
+    """
+
+    answer: dict[str, Any]
+    input: tuple[dict[str, Any], ...]
+    history: tuple[dict[str, Any], ...]
+
+
+class ResponseStore:
+    """Responses by id."""
+
+    def __init__(self, max_responses: int = MAX_RESPONSES, max_bytes: int = MAX_BYTES) -> None:
+        self._max_responses, self._max_bytes = max_responses, max_bytes
+        self._stored: OrderedDict[str, tuple[StoredResponse, int]] = OrderedDict()
+        self._num_bytes = 0
+
+    def put(self, stored: StoredResponse) -> None:
+        """Keep one, as far as there is room."""
+        size = len(msgspec.json.encode((stored.answer, stored.history)))
+        self._stored[stored.answer["id"]] = stored, size
+        self._num_bytes += size
+        while len(self._stored) > self._max_responses or self._num_bytes > self._max_bytes:
+            _, (_, size) = self._stored.popitem(last=False)
+            self._num_bytes -= size
+
+    def get(self, response_id: str) -> StoredResponse | None:
+        """The response of that id, if it is still kept."""
+        if response_id not in self._stored:
+            return None
+        self._stored.move_to_end(response_id)
+        return self._stored[response_id][0]
+
+    def remove(self, response_id: str) -> bool:
+        """Forget one; False when there is none."""
+        found = self._stored.pop(response_id, None)
+        self._num_bytes -= found[1] if found else 0
+        return found is not None

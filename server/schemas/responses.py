@@ -1,0 +1,136 @@
+"""The wire types of /responses: its request, and those parts of its answer that have a fixed shape."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
+
+from server.schemas.base import MAX_TOKENS, Name, Refusals, Text, WireModel
+from server.schemas.chat import MAX_MESSAGES, Effort
+from server.schemas.sampling import SAMPLING_REFUSED, SamplingFields
+from server.schemas.tools import MAX_TOOLS, BoundedObject
+
+
+class ReasoningOptions(WireModel):
+    """How much to think. Summaries are not made: reasoning is shown as it is."""
+
+    effort: Effort | None = None
+
+
+class TextFormat(WireModel):
+    """What the text has to look like."""
+
+    refused: ClassVar[Refusals] = {"type": lambda value: value != "text"}
+
+
+class TextOptions(WireModel):
+    """How the text is written."""
+
+    format: TextFormat = TextFormat()
+
+
+class ResponseRequest(SamplingFields):
+    """The body of POST /responses. `input` and `tools` are read by server.response_input."""
+
+    refused: ClassVar[Refusals] = {
+        **SAMPLING_REFUSED,
+        "background": bool,
+        "conversation": bool,
+        "prompt": bool,
+        "context_management": bool,
+        "truncation": lambda value: value != "disabled",
+        "n": lambda value: value != 1,
+        "logprobs": bool,
+    }
+
+    input: Text | Annotated[list[BoundedObject], Field(max_length=MAX_MESSAGES)] = ""
+    instructions: Text = ""
+    max_output_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
+    previous_response_id: Name | None = None
+    store: bool = True
+    reasoning: ReasoningOptions = ReasoningOptions()
+    text: TextOptions = TextOptions()
+    tools: list[BoundedObject] = Field(default=[], max_length=MAX_TOOLS)
+    tool_choice: Name | BoundedObject = "auto"
+    parallel_tool_calls: bool = True
+    top_logprobs: int = Field(default=0, ge=0, le=20)
+    include: list[Name] = Field(default=[], max_length=64)
+    metadata: dict[Name, Name] = Field(default={}, max_length=16)
+    chat_template_kwargs: dict[Name, bool | int | float | Name] = Field(default={}, max_length=32)
+
+
+class InputTokensDetails(TypedDict):
+    """Tokens that were found instead of computed; none are billed for being kept."""
+
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class OutputTokensDetails(TypedDict):
+    """Tokens of reasoning."""
+
+    reasoning_tokens: int
+
+
+class ResponseUsage(TypedDict):
+    """The token counts of an answer."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class ResponseError(TypedDict):
+    """Why an answer failed."""
+
+    code: str
+    message: str
+
+
+class Response(TypedDict):
+    """The whole answer. Items of `output` are objects with a `type` each."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    error: ResponseError | None
+    incomplete_details: dict[str, str] | None
+    model: str
+    output: list[dict[str, Any]]
+    instructions: str | None
+    metadata: dict[str, str]
+    temperature: float
+    top_p: float
+    max_output_tokens: int | None
+    previous_response_id: str | None
+    parallel_tool_calls: bool
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    reasoning: dict[str, Any]
+    store: bool
+    text: dict[str, Any]
+    top_logprobs: int
+    truncation: Literal["disabled"]
+    usage: ResponseUsage | None
+    user: None
+
+
+class DeletedResponse(TypedDict):
+    """A response that is forgotten."""
+
+    id: str
+    object: Literal["response"]
+    deleted: bool
+
+
+class InputItems(TypedDict):
+    """What a response was asked with."""
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
