@@ -91,7 +91,7 @@ def _build(checkpoint: Checkpoint, device: Device, on_progress: Progress | None)
     model: CausalModel | Encoder = _architecture(checkpoint)(config)
     config.finish()
     _expect_packed(model, checkpoint)
-    _load(model, checkpoint, on_progress)
+    _load(model, checkpoint, device, on_progress)
     _settle(model, device)
     mx.eval(list(model.parameters().values()))
     return_freed_memory()  # what weights were before they were settled is never needed again
@@ -118,10 +118,12 @@ def _expect_packed(model: Architecture | CausalModel, checkpoint: Checkpoint) ->
             module.expect_packed(quantization)
 
 
-def _load(model: Architecture | CausalModel, checkpoint: Checkpoint, on_progress: Progress | None) -> None:
+def _load(
+    model: Architecture | CausalModel, checkpoint: Checkpoint, device: Device, on_progress: Progress | None
+) -> None:
     modules = dict(model.modules())
     missing = {name: array.shape for name, array in model.parameters().items()}
-    for name, array in model.convert(_counted(checkpoint, on_progress)):
+    for name, array in model.convert(_counted(checkpoint, device, on_progress)):
         if name not in missing and _derived(name):
             continue
         _check_shape(checkpoint, name, array.shape, missing.pop(name, None))
@@ -131,9 +133,10 @@ def _load(model: Architecture | CausalModel, checkpoint: Checkpoint, on_progress
         raise CheckpointCorrupt(checkpoint.path.name, f"tensor {min(missing)} is missing")
 
 
-def _counted(checkpoint: Checkpoint, on_progress: Progress | None) -> Iterator[tuple[str, mx.array]]:
+def _counted(checkpoint: Checkpoint, device: Device, on_progress: Progress | None) -> Iterator[tuple[str, mx.array]]:
     done = 0
-    for name, array in load_tensors(checkpoint):
+    # Scales in float32, which some of GGML's types need, would have Metal compute everything in float32.
+    for name, array in load_tensors(checkpoint, exact=device.kind == "cpu"):
         done = min(done + array.nbytes, checkpoint.num_bytes)
         if on_progress is not None:
             on_progress(done, checkpoint.num_bytes)

@@ -120,11 +120,12 @@ def _packed_modules(tensors: dict[str, TensorEntry]) -> dict[str, Quantization]:
     quantization: dict[str, Quantization] = {}
     for entry in tensors.values():
         kind = BY_NAME[entry.dtype]
-        if kind.quantization is None:
+        if kind.block_values == 1:
             continue
         if len(entry.shape) != 2 or not entry.name.endswith(".weight"):
             raise CheckpointUnsupported(
                 f"GGML type of tensor {shown(entry.name)}", kind.name, "F32 for what is no matrix"
             )
-        quantization[entry.name.removesuffix(".weight")] = kind.quantization
+        if kind.quantization is not None:
+            quantization[entry.name.removesuffix(".weight")] = kind.quantization
     return quantization

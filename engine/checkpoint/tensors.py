@@ -12,7 +12,7 @@ class TensorEntry:
     """One tensor of a checkpoint, as its header describes it; every number has been checked against the file.
 
     name: as in a Hugging Face checkpoint
-    dtype: a safetensors type ("F32", "BF16", "U32", ...) or a GGML block type ("Q4_0", "Q4_1", "Q8_0")
+    dtype: a safetensors type ("F32", "BF16", "U32", ...) or a GGML block type ("Q4_0", "Q6_K", ...)
     shape: row-major, (out, in) for a matrix; of the unpacked values for GGML blocks
     offset: bytes from the file's start
     interleaved_heads: 0, or the heads in which row 2i belongs to row i, and row 2i + 1 to row i + half of the
