@@ -25,7 +25,7 @@ from engine.footprint import free_bytes, measure
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel, Progress, build_model
 from engine.pace import Pace
-from engine.runner import Launched, Runner
+from engine.runner import Launched, Runner, ScoredPrompt
 from engine.sampling.params import SamplingParams
 from engine.scheduler import Scheduler, Step
 from engine.scheduler import Sequence as Row
@@ -181,12 +181,16 @@ class Engine:
             return []
         try:
             tokens = pending.read()
+            scores = [(scored, scored.read()) for scored in pending.scored]
         except Exception:  # noqa: BLE001  # as above
             _log.exception("a step failed")
             return self._lose(pending.step.sequences, pending)
         self._observe(pending.step)
         self._runner.settle(pending)
-        return [output for sequence, new in tokens if not sequence.finished for output in self._outputs(sequence, new)]
+        outputs = [self._scored_output(*each) for each in scores if not each[0].sequence.finished]
+        return outputs + [
+            output for sequence, new in tokens if not sequence.finished for output in self._outputs(sequence, new)
+        ]
 
     def _observe(self, step: Step) -> None:
         """Learn what the step took. Steps follow one another without a pause as long as there is work."""
@@ -208,19 +212,28 @@ class Engine:
         outputs = [StepOutput(name, token, reason) for token, reason in zip(tokens, reasons, strict=True)]
         return [_first_output(outputs[0], sequence), *outputs[1:]] if first else outputs
 
+    def _scored_output(self, scored: ScoredPrompt, tokens: tuple[SampledToken, ...]) -> StepOutput:
+        """Scores of a prompt; the last of them end a request that wants nothing else."""
+        sequence = scored.sequence
+        output = StepOutput(sequence.request.request_id, None, prompt_tokens=tokens)
+        if not scored.ends:
+            return output
+        self._finish([sequence])
+        return _first_output(replace(output, finish_reason="length"), sequence)
+
     def _begin(self, sequence: Row) -> int:
         """Have the runner begin a sequence; the first time, note when that was and how far its prompt is stored."""
-        again, now = sequence.begun_at is not None, monotonic()
+        again, now, is_scored = sequence.begun_at is not None, monotonic(), sequence.to_score
         found = self._runner.begin(sequence)
         if not again:
-            sequence.begun_at, sequence.prefix = now, self._prefix_note(sequence.tokens, found)
+            sequence.begun_at, sequence.prefix = now, self._prefix_note(sequence.tokens, found, is_scored=is_scored)
         return found
 
-    def _prefix_note(self, tokens: list[int], found: int) -> PrefixNote | None:
+    def _prefix_note(self, tokens: list[int], found: int, *, is_scored: bool) -> PrefixNote | None:
         if self.info.kind == "encoder-decoder" or not self._prefixes.limit_bytes:
             return None
         most = len(tokens) - 1
-        if found >= most:
+        if found >= most or is_scored:
             return PrefixNote(found)
         match = self._prefixes.find(tokens, most)
         stored_token = match.stored_token if match.num_tokens == found else None
@@ -256,14 +269,19 @@ def _check(request: GenerationRequest, info: ModelInfo) -> None:
     prompt_tokens = len(request.prompt_ids)
     if not prompt_tokens:
         raise ParameterInvalid("prompt", "The prompt has no tokens.")
-    if prompt_tokens >= info.context_length and not info.endless:
+    is_scored = request.prompt_logprobs is not None
+    least = 0 if is_scored and not request.sampling.max_tokens else 1
+    # Scores of a prompt of which a part is left out would be those of another prompt.
+    if prompt_tokens + (1 if info.endless else least) > info.context_length and (is_scored or not info.endless):
         raise ContextLengthExceeded(prompt_tokens, info.context_length)
+    if is_scored and (not info.scores_prompts or request.sampling.num_beams > 1):
+        raise ParameterInvalid("logprobs", "Prompts cannot be scored here: not with beams, nor by this kind of model.")
     room = info.room(prompt_tokens)
-    if not 1 <= request.sampling.max_tokens <= room:
+    if not least <= request.sampling.max_tokens <= room:
         raise ParameterInvalid(
             "max_tokens",
             f"max_tokens is {request.sampling.max_tokens}, but {prompt_tokens} prompt tokens leave room for "
-            f"1 to {room}.",
+            f"{least} to {room}.",
         )
     _check_beams(request.sampling)
     _check_ids("prompt", request.prompt_ids, info.vocab_size)
@@ -350,6 +368,7 @@ def _describe(
         kernels=device.kernels,
         advice=device.advice,
         endless=settings.endless and not isinstance(model, EncoderDecoder),
+        scores_prompts=not isinstance(model, EncoderDecoder),
     )
 
 

@@ -14,6 +14,7 @@ from engine.cache.slots import Slot, SlotPool
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel
 from engine.sampling.sampler import Sampled, SamplerRow, sample
+from engine.sampling.scores import Scores, score_prompt
 from engine.scheduler import Sequence, Step
 from engine.sequence import GenerationRequest, SampledToken
 
@@ -38,12 +39,29 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredPrompt:
+    """Scores of the next tokens of a sequence's prompt.
+
+    ends: nothing is left to score, and no token is wanted
+    """
+
+    sequence: Sequence
+    pieces: tuple[Scores, ...]
+    ends: bool
+
+    def read(self) -> tuple[SampledToken, ...]:
+        """Wait for them."""
+        return tuple(token for piece in self.pieces for token in piece.read())
+
+
+@dataclass(frozen=True, slots=True)
 class Launched:
     """A step on its way.
 
     sequences: those that get a token, in the order of the sampled rows; searches: those that are searched with beams
     blocks: what the step added to the prefix store
     marks: evaluated when the step's prompts are read
+    scored: scores of prompts that were asked for
     """
 
     step: Step
@@ -52,6 +70,7 @@ class Launched:
     searches: tuple[tuple[Sequence, BeamRow], ...] = ()
     blocks: tuple[Block[Content], ...] = ()
     marks: tuple[mx.array, ...] = ()
+    scored: tuple[ScoredPrompt, ...] = ()
 
     def read(self) -> list[tuple[Sequence, tuple[SampledToken, ...]]]:
         """Wait for the step; one token per sampled sequence, and all tokens of a search that is done."""
@@ -70,6 +89,7 @@ class _Work:
     searches: list[tuple[Sequence, BeamRow]] = field(default_factory=list)
     blocks: list[Block[Content]] = field(default_factory=list)
     marks: list[mx.array] = field(default_factory=list)
+    scored: list[ScoredPrompt] = field(default_factory=list)
 
 
 class Runner:
@@ -113,7 +133,7 @@ class Runner:
         assert sequence.held is not None  # the scheduler has reserved a slot
         source_length = len(sequence.request.prompt_ids) if self._encoder is not None else 0
         row.slot = self._slots.take(sequence.held, sequence.planned, source_length)
-        if self._encoder is not None:
+        if self._encoder is not None or sequence.to_score:
             return 0
         tokens = sequence.tokens
         match = self._prefixes.find(tokens, len(tokens) - 1)
@@ -142,6 +162,7 @@ class Runner:
             tuple(work.searches),
             tuple(work.blocks),
             tuple(work.marks),
+            tuple(work.scored),
         )
 
     def settle(self, launched: Launched) -> None:
@@ -219,16 +240,31 @@ class Runner:
         hidden = self._model(self._next_ids(sequence, row.held, chunk), rows)
         rows.advance(hidden.shape[1])
         work.marks.append(hidden[:, -1])
+        if sequence.request.prompt_logprobs is not None:
+            work.scored.append(self._score(sequence, start, hidden[0]))
         if sequence.prompt_left == 0 and sequence.searched:
             self._start_search(sequence, row, hidden, work)
             return
-        if sequence.prompt_left == 0:
+        last = []
+        if sequence.prompt_left == 0 and sequence.sampled:
             work.sequences.append(sequence)
             work.sampled.append(self._sample(hidden[:, -1], [row]))
+            last = work.sampled[-1].arrays
         blocks = self._cut_prompt(sequence, start, rows)
         work.blocks += blocks
-        last = work.sampled[-1].arrays if sequence.prompt_left == 0 else []
         mx.async_eval(last, work.marks[-1], self._slots.arrays, _arrays(blocks))  # type: ignore[no-untyped-call]  # mlx's stub lacks it
+
+    def _score(self, sequence: Sequence, start: int, hidden: mx.array) -> ScoredPrompt:
+        """Score the tokens that follow those just read. start: where these are; hidden: (chunk, hidden_size)"""
+        request = sequence.request
+        first, last = max(start + 1, sequence.scored), min(start + 1 + hidden.shape[0], len(request.prompt_ids))
+        pieces: list[Scores] = []
+        if first < last:
+            states, targets = hidden[first - 1 - start : last - 1 - start], request.prompt_ids[first:last]
+            count = request.prompt_logprobs or 0
+            pieces = score_prompt(self._model.logits, states, targets, count, self._vocab_size, self._kernels)
+            sequence.scored = last
+        return ScoredPrompt(sequence, tuple(pieces), ends=sequence.prompt_left == 0 and not sequence.sampled)
 
     def _next_ids(self, sequence: Sequence, slot: Slot, chunk: int) -> mx.array:
         """The decoder's next input; an encoder-decoder model has its prompt read by the encoder first."""

@@ -25,6 +25,7 @@ class Sequence:
         pause what was written so far
     prefilled: how many of these are; set when the step is launched
     sampled: tokens launched for sampling, read or not
+    scored: prompt tokens that are launched for scoring, or need no score, like the first
     served: prompt tokens computed for it
     held: capacities of the slot it holds, or None
     begun_at: seconds on the engine's clock when it was first worked on; set by the engine
@@ -41,6 +42,7 @@ class Sequence:
     to_read: int = 0
     prefilled: int = 0
     sampled: int = 0
+    scored: int = 1
     served: int = 0
     held: tuple[int, int] | None = None
     begun: bool = False
@@ -62,6 +64,11 @@ class Sequence:
     def complete(self) -> bool:
         """True when every token it may have is sampled or on its way."""
         return self.sampled >= self.request.sampling.max_tokens
+
+    @property
+    def to_score(self) -> bool:
+        """True while the prompt has to be computed token by token, whatever is stored of it."""
+        return self.request.prompt_logprobs is not None and self.scored < len(self.request.prompt_ids)
 
     @property
     def tokens(self) -> list[int]:
@@ -272,7 +279,8 @@ class Scheduler:
         pieces: list[tuple[Sequence, int]] = []
         for sequence in reading:
             # What another sequence is reading need not be read twice: it will be found when that one is done.
-            if budget <= 0 or (not sequence.begun and any(sequence.begins_like(each) for each in begun)):
+            waits = not sequence.begun and not sequence.to_score and any(map(sequence.begins_like, begun))
+            if budget <= 0 or waits:
                 continue
             self._begin(sequence)
             begun.append(sequence)
@@ -280,7 +288,7 @@ class Scheduler:
             budget -= chunk
             sequence.prefilled += chunk
             sequence.served += chunk
-            sequence.sampled += not sequence.prompt_left
+            sequence.sampled += not sequence.prompt_left and not sequence.complete
             pieces.append((sequence, chunk))
         return pieces
 

@@ -55,6 +55,7 @@ class ModelInfo:
         prompt; of the longest text, where nothing is written
     endless: prompts and answers may be longer than the context; the oldest tokens are left out then
     embedding_size: numbers in a vector; num_labels: scores per text
+    scores_prompts: can tell how likely each token of a prompt was
     """
 
     model_type: str
@@ -72,6 +73,7 @@ class ModelInfo:
     endless: bool = False
     embedding_size: int = 0
     num_labels: int = 0
+    scores_prompts: bool = False
 
     def room(self, prompt_tokens: int) -> int:
         """Tokens that may be generated after a prompt of this length."""

@@ -12,8 +12,8 @@ import mlx.core as mx
 import numpy as np
 
 from engine.sampling.params import SamplingParams
+from engine.sampling.scores import score
 
-_MOST_CANDIDATES = 64  # that a kernel finds
 _BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 
@@ -225,26 +225,9 @@ def _with_logprobs(raw: mx.array, tokens: mx.array, rows: Sequence[SamplerRow], 
     if not asking:
         return Sampled(tokens)
     index = mx.array(asking)
-    logits = raw[index]
     most = max(rows[each].params.logprobs or 0 for each in asking)
-    if kernels is not None and most <= _MOST_CANDIDATES:
-        _, normaliser, *best = kernels.choose(logits, min(most, logits.shape[-1]))
-        chosen = mx.take_along_axis(logits, tokens[index][:, None], axis=-1)[:, 0] - normaliser
-        return Sampled(tokens, asking, chosen, *_best_logprobs(best, normaliser))
-    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    chosen = mx.take_along_axis(logprobs, tokens[index][:, None], axis=-1)[:, 0]
-    if most == 0:
-        return Sampled(tokens, asking, chosen)
-    top = mx.argpartition(-logprobs, most - 1, axis=-1)[:, :most]
-    values = mx.take_along_axis(logprobs, top, axis=-1)
-    order = mx.argsort(-values, axis=-1)
-    top_ids, top_logprobs = (mx.take_along_axis(each, order, axis=-1) for each in (top, values))
-    return Sampled(tokens, asking, chosen, top_ids, top_logprobs)
-
-
-def _best_logprobs(best: Sequence[mx.array], normaliser: mx.array) -> list[mx.array]:
-    """Ids and logits as ids and log-probabilities; nothing of nothing."""
-    return [best[0], best[1] - normaliser[:, None]] if best else []
+    scores = score(raw[index], tokens[index], most, kernels)
+    return Sampled(tokens, asking, scores.logprobs, scores.top_ids, scores.top_logprobs)
 
 
 def _column(values: Sequence[float]) -> mx.array:

@@ -5,9 +5,18 @@ import signal
 import time
 from pathlib import Path
 
+import mlx.core as mx
+import numpy as np
 import openai
 import psutil
 import pytest
+
+from engine.cache.layout import Dense
+from engine.cache.rows import Rows
+from engine.cache.slots import lone_slot
+from engine.checkpoint.checkpoint import open_checkpoint
+from engine.device import prepare_device
+from engine.model import build_model
 
 REAL = Path(__file__).with_name("real_serve.py")
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -80,6 +89,32 @@ def test_a_completion_continues_text_and_ids_alike(sdk, server):
     several = sdk.completions.create(prompt=["1, 2, 3, 4,", "a, b, c, d,"], **keys)
     assert several.choices[0].text == text.choices[0].text
     assert [choice.index for choice in several.choices] == [0, 1]
+
+
+def test_a_harness_s_prompts_score_as_a_direct_forward_pass_does(sdk, starter_model):
+    """Ids, echo, one token, one rival: twice, so that the prompts are in the prefix store the second time."""
+    prompts = [list(range(200, 320)), [*range(200, 270), 5, 6, 7]]
+    request = {"prompt": prompts, "temperature": 0, "max_tokens": 1, "logprobs": 1, "seed": 1234, "echo": True}
+    expected = [direct_logprobs(starter_model, ids) for ids in prompts]  # with the kernels of the worker
+    for _ in range(2):
+        answer = sdk.completions.create(model="smollm2-135m", **request)
+        for ids, choice, own in zip(prompts, answer.choices, expected, strict=True):
+            scores = choice.logprobs.token_logprobs
+            assert len(scores) == len(choice.logprobs.top_logprobs) == len(ids) + 1
+            assert scores[0] is None
+            np.testing.assert_allclose(scores[1:-1], own[np.arange(len(ids) - 1), ids[1:]], atol=1e-4)
+            best = [max(rivals.values()) for rivals in choice.logprobs.top_logprobs[1:]]
+            np.testing.assert_allclose(best, own.max(axis=-1), atol=1e-4)
+            assert scores[-1] == best[-1]
+
+
+def direct_logprobs(path: Path, ids: list[int]) -> np.ndarray:
+    """Of every token at every place, of one pass over all ids in this process: (ids, vocab_size)."""
+    device = prepare_device("native", None)
+    model = build_model(open_checkpoint(path), device, None)
+    rows = Rows([lone_slot(model.windows, Dense(), len(ids), kernels=device.native)])
+    logits = np.array(model.logits(model(mx.array([ids]), rows)[0]).astype(mx.float32), np.float64)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
 def test_an_end_token_is_reported_even_when_it_is_the_only_one(sdk):
