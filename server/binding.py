@@ -5,6 +5,8 @@ import socket
 from collections.abc import Collection
 from ipaddress import ip_address
 
+from server.exit_codes import BUSY, USAGE
+
 
 class AddressRefused(Exception):
     """The server must not or cannot listen there. str() is one sentence; exit_code is for the shell."""
@@ -12,10 +14,6 @@ class AddressRefused(Exception):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-EXIT_USAGE = 2
-EXIT_BUSY = 5
 
 
 def is_loopback(host: str) -> bool:
@@ -34,7 +32,7 @@ def require_key_in_public(host: str, keys: Collection[str], *, allow_insecure: b
         raise AddressRefused(
             f"{host} can be reached from other machines, and no API key is set. Set BRAMLEY_API_KEYS or "
             "BRAMLEY_API_KEYS_FILE, or say --allow-insecure if everybody may use this server.",
-            EXIT_USAGE,
+            USAGE,
         )
 
 
@@ -51,6 +49,6 @@ def listen(host: str, port: int, backlog: int) -> socket.socket:
         opened.close()
         if error.errno == errno.EADDRINUSE:
             message = f"Port {port} on {host} is in use by another program. Stop it, or choose another with --port."
-            raise AddressRefused(message, EXIT_BUSY) from None
-        raise AddressRefused(f"Cannot listen on {host} port {port}: {error.strerror}.", EXIT_USAGE) from None
+            raise AddressRefused(message, BUSY) from None
+        raise AddressRefused(f"Cannot listen on {host} port {port}: {error.strerror}.", USAGE) from None
     return opened

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
-from server.binding import EXIT_USAGE, AddressRefused, listen, require_key_in_public
+from server.binding import AddressRefused, listen, require_key_in_public
 from server.errors import ApiError
+from server.exit_codes import DONE, USAGE
 from server.registry import ModelText, Registry, ServedModel, load_text
 from server.settings import Settings
 from server.store import Store
@@ -53,7 +54,7 @@ def serve(
         keys = settings.keys()
     except OSError as error:
         _say(f"The file of API keys cannot be read: {error.strerror}.")
-        return EXIT_USAGE
+        return USAGE
     try:
         require_key_in_public(settings.host, keys, allow_insecure=settings.allow_insecure)
         find = find or Store(settings.models_dir, settings.hub_cache).find
@@ -80,7 +81,7 @@ def _run(settings: Settings, registry: Registry, opened: "socket.socket") -> int
         announcing.append(asyncio.create_task(_announce_model(registry.models[0], url, key)))
 
     Listener(settings, build_app(settings, registry), registry, announce).run(sockets=[opened])
-    return 0
+    return DONE
 
 
 def _served(

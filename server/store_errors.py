@@ -15,11 +15,7 @@ StoreError             str() is one sentence fit for a person; exit_code is the 
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
-EXIT_CORRUPT = 3
-EXIT_DISK_FULL = 4
-EXIT_BUSY = 5
+from server.exit_codes import BUSY, CORRUPT, DISK_FULL, FAILURE, USAGE
 
 _MAX_SHOWN = 80
 
@@ -27,13 +23,13 @@ _MAX_SHOWN = 80
 class StoreError(Exception):
     """Base of what the store raises on purpose."""
 
-    exit_code = EXIT_FAILURE
+    exit_code = FAILURE
 
 
 class ModelIdInvalid(StoreError):
     """The text can be no model's name."""
 
-    exit_code = EXIT_USAGE
+    exit_code = USAGE
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -72,7 +68,7 @@ class ModelUnfit(StoreError):
 class ModelCorrupt(StoreError):
     """A file differs from its checksum or its size. `file` is a bare name."""
 
-    exit_code = EXIT_CORRUPT
+    exit_code = CORRUPT
 
     def __init__(self, file: str, reason: str) -> None:
         super().__init__(f"{file} is damaged: {reason}.")
@@ -93,7 +89,7 @@ class StoreUnusable(StoreError):
 class DiskFull(StoreError):
     """There is too little room. Sizes are bytes; need_bytes is None when the disk filled up on the way."""
 
-    exit_code = EXIT_DISK_FULL
+    exit_code = DISK_FULL
 
     def __init__(self, need_bytes: int | None, have_bytes: int) -> None:
         if need_bytes is None:
@@ -107,7 +103,7 @@ class DiskFull(StoreError):
 class StoreBusy(StoreError):
     """Another process is fetching or removing this model."""
 
-    exit_code = EXIT_BUSY
+    exit_code = BUSY
 
     def __init__(self, model_id: str) -> None:
         super().__init__(f"Another process is at work on {model_id}: wait for it, or end it.")

@@ -14,12 +14,13 @@ import pytest
 import typer.main
 
 from server.cli import app
+from server.commands import WHERE
 from server.local_source import LocalSource
 from server.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 ESCAPE = "\x1b"
-COMMANDS = ["serve", "pull", "ls", "rm", "run", "version"]
+COMMANDS = [*WHERE]
 
 
 @pytest.fixture
@@ -47,14 +48,32 @@ def test_help_comes_within_three_tenths_of_a_second(bramley):
     assert min(seconds) <= 0.3, seconds
 
 
-def test_help_imports_neither_the_web_nor_the_engine():
+def test_help_imports_nothing_that_takes_long(environment):
     code = (
         "import sys, server.cli\n"
-        "slow = {'fastapi', 'pydantic', 'huggingface_hub', 'httpx', 'tokenizers', 'mlx', 'numpy', 'rich', 'jinja2'}\n"
+        "sys.argv = ['bramley', '--help']\n"
+        "try:\n    server.cli.main()\nexcept SystemExit:\n    pass\n"
+        "slow = {'fastapi', 'pydantic', 'huggingface_hub', 'httpx', 'tokenizers', 'mlx', 'numpy', 'rich', 'psutil'}\n"
         "sys.exit(', '.join(slow & set(sys.modules)) or 0)"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
+    assert "Usage" in result.stdout
+
+
+def test_a_command_imports_no_other_commands_file(environment):
+    code = (
+        "import sys, server.cli\n"
+        "sys.argv = ['bramley', 'version']\n"
+        "try:\n    server.cli.main()\nexcept SystemExit:\n    pass\n"
+        "sys.exit(', '.join(name for name in sys.modules if name.startswith('server.commands.')) or 0)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.stderr.strip() == "server.commands.version"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,0 +1,64 @@
+"""The command that chats in the terminal."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.commands.options import ModelName, ModelsDir, given, settings_of
+
+if TYPE_CHECKING:
+    from server.terminal_chat import TerminalChat
+
+
+def run(
+    model: ModelName,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="Answer this and end. Without it: a conversation, or the piped input.", show_default=False),
+    ] = None,
+    system: Annotated[str, typer.Option(help="The system message.")] = "",
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="0 always takes the likeliest token.", min=0.0, max=2.0, show_default="the model's own"),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="Longest answer in tokens.", min=1, show_default="until the context ends"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.", show_default=False)] = None,
+    models_dir: ModelsDir = None,
+) -> None:
+    """Chat in the terminal, with the running server where it has the model, else with one for this chat alone."""
+    from server.chat_client import ChatClient
+    from server.commands.find import model_here, store_of
+    from server.own_server import own_server, serve_command
+    from server.store_errors import ModelUnfit
+    from server.terminal import is_terminal
+    from server.terminal_chat import TerminalChat
+
+    settings = settings_of(models_dir=models_dir)
+    if prompt is None and not is_terminal(sys.stdin):
+        prompt = sys.stdin.read()
+    options = given(temperature=temperature, max_completion_tokens=max_tokens, seed=seed)
+    key = next(iter(settings.keys()), "")
+    running = ChatClient(_reachable(settings.host), settings.port, key)
+    if running.serves(model):
+        _chat(TerminalChat(running, model, system=system, options=options), prompt)
+        return
+    found = model_here(model, store_of(settings))
+    if found.only_embeds:
+        raise ModelUnfit(found.id, "makes embeddings and does not chat; `bramley serve` serves it")
+    with own_server(serve_command(model, settings.models_dir), key) as client:
+        _chat(TerminalChat(client, found.id, system=system, options=options), prompt)
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104  # a comparison
+
+
+def _chat(chat: "TerminalChat", prompt: str | None) -> None:
+    if prompt is None:
+        chat.talk()
+    else:
+        chat.answer(prompt)
