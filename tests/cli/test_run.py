@@ -117,6 +117,7 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_ends(terminal, stub_server):
     chat.wait_for(">>> ")
     chat.type(CTRL_C)
     chat.wait_for("(Ctrl-D ends)")
+    chat.wait_for(">>> ")
     chat.type(CTRL_D)
     assert chat.process.wait(10) == 0
 
