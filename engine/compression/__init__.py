@@ -1,0 +1,1 @@
+"""Measure what a smaller model has lost, make one smaller, and teach it again. No HTTP, no printing."""

@@ -1,0 +1,75 @@
+"""A decoder with its tokenizer, loaded to read windows of text, many at once and from their first token on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import mlx.core as mx
+
+from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from engine.compression.errors import ModelUnfit
+from engine.device import Device
+from engine.layers.module import EncoderDecoder
+from engine.model import CausalModel, Progress, build_model, is_encoder
+from engine.text.load import load_tokenizer
+from engine.text.tokenizer import Tokenizer
+from engine.whole_rows import WholeRows
+
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDecoder:
+    """A model that continues its own prompt, and the device it is settled on."""
+
+    name: str
+    checkpoint: Checkpoint
+    model: CausalModel
+    tokenizer: Tokenizer
+    device: Device
+
+    def hidden(self, ids: mx.array, lengths: Sequence[int]) -> mx.array:
+        """(rows, length) integers, padded on the right, to (rows, length, hidden_size). lengths: of each row."""
+        return self.model(ids, WholeRows(self.model.windows, lengths))
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that the model was made for; None where its configuration does not say."""
+        lengths = [self.checkpoint.config.get(key) for key in _CONTEXT_KEYS]
+        return next((length for length in lengths if isinstance(length, int)), None)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in its weights, those of packed ones counted singly."""
+        return count_parameters(self.checkpoint)
+
+
+def load_decoder(path: Path, device: Device, on_progress: Progress | None = None, name: str = "") -> LoadedDecoder:
+    """Load a model that continues its own prompt.
+
+    name: for reports; the path's own otherwise
+    Raises CheckpointError and ModelUnfit.
+    """
+    checkpoint = open_checkpoint(path)
+    name = name or path.name
+    if is_encoder(checkpoint):
+        raise ModelUnfit(name, "only reads texts; this is for models that write them")
+    tokenizer = load_tokenizer(checkpoint)
+    model = build_model(checkpoint, device, on_progress)
+    if isinstance(model, EncoderDecoder):
+        raise ModelUnfit(name, "has an encoder; this is for models that continue their own prompt")
+    return LoadedDecoder(name, checkpoint, model, tokenizer, device)
+
+
+def count_parameters(checkpoint: Checkpoint) -> int:
+    """Numbers in a checkpoint's weights, from its headers. Packed weights count by what they unpack to."""
+    total = 0
+    for entry in checkpoint.tensors.values():
+        path, _, kind = entry.name.rpartition(".")
+        packed = checkpoint.quantization.get(path)
+        if packed is None or checkpoint.format == "gguf":
+            total += prod(entry.shape)
+        elif kind == "weight":
+            total += prod(entry.shape) * 32 // packed.bits
+    return total

@@ -1,0 +1,28 @@
+"""How far a long piece of work has come, and the wish to end it. Plain values; knows no terminal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is being done, and how much of it is done, of how much, in `unit`. note: the latest figure, in words."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str = "tokens"
+    note: str = ""
+
+
+Report = Callable[[Progress], None]
+Stop = Callable[[], bool]
+
+
+def unheard(progress: Progress) -> None:
+    """A report that nobody listens to."""
+
+
+def never() -> bool:
+    """A stop that is never wished for."""
+    return False
