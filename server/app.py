@@ -12,7 +12,18 @@ from server.error_responses import install
 from server.metrics import Metrics
 from server.registry import Registry
 from server.response_store import ResponseStore
-from server.routes import chat, completions, embeddings, health, metrics, models, rerank, responses, tokens
+from server.routes import (
+    chat,
+    completions,
+    embeddings,
+    health,
+    messages,
+    metrics,
+    models,
+    rerank,
+    responses,
+    tokens,
+)
 from server.security import BodyLimit, HostGuard, KeyGuard, OriginGuard
 from server.settings import Settings
 from server.traffic import Traffic
@@ -52,6 +63,6 @@ def _routes(settings: Settings, registry: Registry) -> FastAPI:
     # Token by token it would tell what others have asked: only where everybody who asks is the one who serves.
     app.state.tells_stored_tokens = is_loopback(settings.host) and not settings.keys()
     install(app)
-    for resource in (chat, completions, responses, embeddings, rerank, tokens, models, health, metrics):
+    for resource in (chat, completions, responses, messages, embeddings, rerank, tokens, models, health, metrics):
         app.include_router(resource.router)
     return app

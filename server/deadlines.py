@@ -8,6 +8,7 @@ import h11
 import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from server.dialects import anthropic_error, speaks_anthropic
 from server.errors import Row, envelope
 
 # A reader that takes less than this in one period counts as stalled.
@@ -71,7 +72,9 @@ class PatientProtocol(H11Protocol):
         """Answer 408 where no answer to this request has begun, and close."""
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             message = f"The request did not arrive within {self.read_timeout_seconds:g} s."
-            self.transport.write(_last_answer(_LATE, message))
+            # Of a request whose headers have come, the path is known.
+            path = self.scope["path"] if self.cycle is not None and not self.cycle.response_complete else ""
+            self.transport.write(_last_answer(_LATE, message, path))
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
@@ -90,9 +93,10 @@ class PatientProtocol(H11Protocol):
             self._write_timer = None
 
 
-def _last_answer(row: Row, message: str) -> bytes:
+def _last_answer(row: Row, message: str, path: str = "") -> bytes:
     """A response written past the protocol, whose state allows none any more."""
-    body = msgspec.json.encode(envelope(row, message))
+    told = anthropic_error(row, message, None) if speaks_anthropic(path) else envelope(row, message)
+    body = msgspec.json.encode(told)
     status = f"HTTP/1.1 {row.status} {HTTPStatus(row.status).phrase}"
     headers = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
     return f"{status}\r\n{headers}\r\n\r\n".encode() + body

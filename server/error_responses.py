@@ -1,4 +1,4 @@
-"""Exceptions of the web framework and our own, as JSON answers of one shape. The table is in errors.py."""
+"""Exceptions of the web framework and our own, as JSON answers. Knows no envelope: those are in dialects.py."""
 
 import logging
 import re
@@ -6,10 +6,11 @@ import re
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from engine.errors import EngineError
-from server.errors import INTERNAL, INTERNAL_MESSAGE, ApiError, Row, envelope, envelope_of, headers_of, row_of
+from server.dialects import error_response, refuse
+from server.errors import INTERNAL, INTERNAL_MESSAGE, ApiError, Row
 from server.stream import ClientLeft
 
 log = logging.getLogger("bramley.http")
@@ -36,12 +37,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unknown)
 
 
-def error_response(error: Exception) -> JSONResponse:
-    """The answer to any exception."""
-    return JSONResponse(envelope_of(error), row_of(error).status, dict(headers_of(error)))
-
-
-async def _ours(_: Request, error: Exception) -> JSONResponse:
+async def _ours(_: Request, error: Exception) -> Response:
     return error_response(error)
 
 
@@ -49,31 +45,31 @@ async def _left(_: Request, error: Exception) -> Response:
     return Response(status_code=499)  # for the log; nobody reads it
 
 
-async def _unknown(_: Request, error: Exception) -> JSONResponse:
+async def _unknown(_: Request, error: Exception) -> Response:
     log.error("a request failed", exc_info=error)
-    return JSONResponse(envelope(INTERNAL, INTERNAL_MESSAGE), INTERNAL.status)
+    return refuse(INTERNAL, INTERNAL_MESSAGE)
 
 
-async def _framework(_: Request, error: Exception) -> JSONResponse:
+async def _framework(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else INTERNAL.status
     row, message = _BY_STATUS.get(status, (INTERNAL, INTERNAL_MESSAGE))
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    return JSONResponse(envelope(row, message), row.status, headers)
+    return refuse(row, message, headers=headers)
 
 
-async def _validation(_: Request, error: Exception) -> JSONResponse:
+async def _validation(_: Request, error: Exception) -> Response:
     """Name the first field at fault, with its path. The messages are those of our own schema."""
     assert isinstance(error, RequestValidationError)  # noqa: S101  # the framework calls it for nothing else
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         row, message = _BY_STATUS[400]
-        return JSONResponse(envelope(row, message), row.status)
+        return refuse(row, message)
     param = dotted(first["loc"][1:])
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
     if first["type"] == "unsupported_value":
         code = "unsupported_value"
     message = f"{param or 'The body'}: {first['msg']}."
-    return JSONResponse(envelope(Row(400, _INVALID, code), message, param or None), 400)
+    return refuse(Row(400, _INVALID, code), message, param or None)
 
 
 def dotted(location: tuple[int | str, ...]) -> str:

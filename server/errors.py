@@ -3,6 +3,7 @@
 ApiError                     carries status, type, code, param and headers
 ├── InvalidRequest           400  a value that no model here could honour
 │   └── UnsupportedParameter 400  a known field that this version does not honour
+│       └── ThreadUnsupported 400  clients go on without the field when they see its code
 ├── WrongModelKind           400  the model does not do what this route is for
 ├── ModelNotFound            404
 ├── ResponseNotFound         404  it was never kept, or is forgotten
@@ -88,6 +89,15 @@ class UnsupportedParameter(InvalidRequest):
 
     def __init__(self, param: str, reason: str = "") -> None:
         super().__init__(f"{param} is not supported{': ' + reason if reason else ''}.", param=param)
+
+
+class ThreadUnsupported(UnsupportedParameter):
+    """A conversation of /messages that the server should keep. Clients that see the code send all of it instead."""
+
+    row = Row(400, "invalid_request_error", "thread_unsupported_request")
+
+    def __init__(self) -> None:
+        super().__init__("thread", "send the whole conversation")
 
 
 _USES = {

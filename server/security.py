@@ -9,11 +9,12 @@ from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.binding import is_loopback
-from server.errors import Row, envelope
+from server.dialects import refuse
+from server.errors import Row
 
 PUBLIC_PATHS = frozenset({"/health", "/metrics"})
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -25,7 +26,7 @@ _ORIGIN = Row(403, "invalid_request_error", "origin_not_allowed")
 _KEY = Row(401, "authentication_error", "invalid_api_key", {"www-authenticate": "Bearer"})
 _TOO_LARGE = Row(413, "invalid_request_error", "request_too_large", {"connection": "close"})
 
-_EXPOSED = "x-request-id, retry-after"
+_EXPOSED = "x-request-id, request-id, retry-after"
 _METHODS = "GET, POST, DELETE, OPTIONS, HEAD"
 _MAX_MIRRORED_CHARACTERS = 4096
 
@@ -154,11 +155,6 @@ class BodyLimit:
 
 class _BodyTooLarge(BaseException):
     """Passes through a framework that turns every Exception of a body into its own answer."""
-
-
-def refuse(row: Row, message: str) -> JSONResponse:
-    """An answer that ends a request at the door."""
-    return JSONResponse(envelope(row, message), row.status, dict(row.headers))
 
 
 def _preflight(origin: str, headers: Headers) -> Response:

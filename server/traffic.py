@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -10,7 +10,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.error_responses import error_response
+from server.dialects import error_response, speaks_anthropic
 from server.errors import ShuttingDown
 
 CLIENT_LEFT = 499
@@ -41,7 +41,7 @@ class Traffic:
         app = error_response(ShuttingDown()) if self.draining and scope["path"] not in ALWAYS_OPEN else self._app
         self.num_running += 1
         try:
-            await app(scope, receive, _with_id(send, request_id, record))
+            await app(scope, receive, _with_id(send, _id_headers(scope["path"], request_id), record))
         finally:
             self.num_running -= 1
             _write_line(scope, request_id, record, round((monotonic() - started) * 1000))
@@ -53,11 +53,16 @@ def _request_id(headers: Headers) -> str:
     return offered if _SANE_ID.fullmatch(offered) else f"req_{uuid4().hex}"
 
 
-def _with_id(send: Send, request_id: str, record: MutableMapping[str, Any]) -> Send:
+def _id_headers(path: str, request_id: str) -> dict[str, str]:
+    """Anthropic's clients look for another name."""
+    return {"x-request-id": request_id, **({"request-id": request_id} if speaks_anthropic(path) else {})}
+
+
+def _with_id(send: Send, id_headers: Mapping[str, str], record: MutableMapping[str, Any]) -> Send:
     async def send_with_id(message: Message) -> None:
         if message["type"] == "http.response.start":
             record["status"] = message["status"]
-            MutableHeaders(scope=message)["x-request-id"] = request_id
+            MutableHeaders(scope=message).update(id_headers)
         await send(message)
 
     return send_with_id
