@@ -8,7 +8,7 @@ from engine.cache.rows import Rows
 from engine.cache.slots import Slot
 from engine.model import CausalModel
 from engine.sampling.beams import BeamSearch
-from engine.sampling.sampler import forced_id, ngram_endings
+from engine.sampling.sampler import bad_endings, forced_id, ngram_endings
 from engine.sequence import GenerationRequest, SampledToken
 
 
@@ -58,6 +58,13 @@ class BeamRow:
             scores[:, token_id] += bias
         if generated < params.min_tokens:
             scores[:, self._end_ids] = -np.inf
+        if params.allowed_token_ids is not None:
+            others = np.ones(scores.shape[-1], np.bool_)
+            others[list(params.allowed_token_ids)] = False
+            scores[:, others] = -np.inf
+        if params.bad_sequences:
+            for beam, row in zip(self.search.running, scores, strict=True):
+                row[bad_endings(beam.tokens, params.bad_sequences)] = -np.inf
         if params.no_repeat_ngram_size:
             for beam, row in zip(self.search.running, scores, strict=True):
                 row[ngram_endings(beam.tokens, params.no_repeat_ngram_size)] = -np.inf

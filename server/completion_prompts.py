@@ -19,26 +19,41 @@ class Echo:
     """What `echo` puts before a continuation.
 
     offsets: where in the text each token of the prompt begins, in characters; empty unless asked for
-    first_token: as text
+    first_token, first_id: the token that has no score
     """
 
     text: str = ""
     offsets: tuple[int, ...] = ()
     first_token: str = ""
+    first_id: int = 0
 
 
-def encode_prompts(text: ModelText, body: CompletionRequest) -> tuple[tuple[int, ...], ...]:
-    """Every prompt as ids. Given ids are used as they are, within the vocabulary."""
-    if body.suffix:
-        return tuple(_with_suffix(text, prompt, body.suffix) for prompt in body.prompt)
-    return tuple(_encode(text, prompt, body.add_special_tokens) for prompt in body.prompt)
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt as ids, and what `echo` makes of it."""
+
+    ids: tuple[int, ...]
+    echo: Echo
 
 
-def echoes(text: ModelText, body: CompletionRequest, prompts: Sequence[Sequence[int]]) -> list[Echo]:
-    """What is put before each prompt's continuations."""
-    if not body.echo:
-        return [Echo()] * len(prompts)
-    return [_echo(text.tokenizer, body, given, ids) for given, ids in zip(body.prompt, prompts, strict=True)]
+def encode_prompts(text: ModelText, body: CompletionRequest, context_length: int) -> list[EncodedPrompt]:
+    """Every prompt as ids. Given ids are used as they are, within the vocabulary. Takes a while."""
+    return [_encoded(text, body, prompt, context_length) for prompt in body.prompt]
+
+
+def _encoded(text: ModelText, body: CompletionRequest, prompt: Prompt, context_length: int) -> EncodedPrompt:
+    ids = _with_suffix(text, prompt, body.suffix) if body.suffix else _encode(text, prompt, body.add_special_tokens)
+    kept = ids[-_kept_tokens(body, context_length) :] if body.truncate_prompt_tokens is not None else ids
+    given = prompt if len(kept) == len(ids) else list(kept)
+    return EncodedPrompt(kept, _echo(text.tokenizer, body, given, kept) if body.echo else Echo())
+
+
+def _kept_tokens(body: CompletionRequest, context_length: int) -> int:
+    asked = body.truncate_prompt_tokens or -1
+    if asked != -1:
+        return asked
+    wanted = context_length if body.max_tokens in (None, -1) else body.max_tokens or 0
+    return context_length - min(wanted, context_length // 2)
 
 
 def _encode(text: ModelText, prompt: Prompt, add_special_tokens: bool) -> tuple[int, ...]:
@@ -81,7 +96,7 @@ def _echo(tokenizer: Tokenizer, body: CompletionRequest, given: Prompt, ids: Seq
     if body.logprobs is None:
         return Echo(whole)
     offsets = _offsets(tokenizer, ids, whole, skips_special=skips)
-    return Echo(whole, offsets, text_of(tokenizer.token_bytes(ids[0])))
+    return Echo(whole, offsets, text_of(tokenizer.token_bytes(ids[0])), ids[0])
 
 
 def _offsets(tokenizer: Tokenizer, ids: Sequence[int], whole: str, *, skips_special: bool) -> tuple[int, ...]:

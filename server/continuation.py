@@ -36,11 +36,12 @@ class TextRules:
 
 @dataclass(frozen=True, slots=True)
 class LikelyToken:
-    """A token as text, its exact bytes, and the natural log of its probability."""
+    """A token as text, its exact bytes, the natural log of its probability, and its id."""
 
     text: str
     raw: bytes
     logprob: float
+    token_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Delta:
     tokens: those whose text begins in the pieces' content; empty unless logprobs were asked for
     prompt: all prompt tokens but the first, scored, in the choice's first delta; empty unless asked for
     stop: the stop string that ended the choice
+    token_ids: all generated since the last delta, end tokens included
     """
 
     index: int
@@ -68,6 +70,7 @@ class Delta:
     finish_reason: FinishReason | None = None
     stop: str | None = None
     prompt: tuple[ScoredToken, ...] = ()
+    token_ids: tuple[int, ...] = ()
 
     @property
     def text(self) -> str:
@@ -109,6 +112,7 @@ class Continuation:
         self._num_emitted = 0
         self._num_calls = 0
         self._prompt: list[ScoredToken] = []
+        self._ids: list[int] = []
 
     def push(self, output: StepOutput) -> Delta | None:
         """The next delta, or None while text is held back. A delta with a finish reason is the last."""
@@ -126,6 +130,7 @@ class Continuation:
 
     def _decode(self, token: SampledToken, finish_reason: FinishReason | None) -> str:
         self.num_tokens += 1
+        self._ids.append(token.token_id)
         is_end = finish_reason == "stop"
         return "" if is_end and not self._rules.include_stop else self._detokenizer.push(token.token_id)
 
@@ -143,7 +148,10 @@ class Continuation:
         tokens = self._release(pieces, everything=reason is not None and matched is None)
         prompt = self._take_prompt() if num_tokens or reason else ()
         has_news = pieces or tokens or reason or prompt
-        return Delta(self._index, pieces, tokens, reason, matched, prompt) if has_news else None
+        if not has_news:
+            return None
+        ids, self._ids = tuple(self._ids), []
+        return Delta(self._index, pieces, tokens, reason, matched, prompt, ids)
 
     def _take_prompt(self) -> tuple[ScoredToken, ...]:
         prompt, self._prompt = self._prompt, []
@@ -192,7 +200,7 @@ class Continuation:
 
     def _likely(self, token_id: int, logprob: float) -> LikelyToken:
         raw = self._tokenizer.token_bytes(token_id)
-        return LikelyToken(text_of(raw), raw, max(logprob, MIN_LOGPROB))
+        return LikelyToken(text_of(raw), raw, max(logprob, MIN_LOGPROB), token_id)
 
 
 def text_of(raw: bytes) -> str:

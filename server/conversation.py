@@ -38,7 +38,7 @@ def chat_plan(text: ModelText, body: ChatCompletionRequest, default_max_tokens: 
         prompts=(prompt,),
         num_choices=body.n,
         sampling=sampling_params(
-            body, text.defaults, max_tokens=max_tokens, logprobs=body.top_logprobs if body.logprobs else None
+            body, text, max_tokens=max_tokens, logprobs=body.top_logprobs if body.logprobs else None
         ),
         rules=text_rules(body, kept_ids=reading.kept_ids(), max_calls=None if body.parallel_tool_calls else 1),
         param="messages",

@@ -48,6 +48,7 @@ class Choice:
     parts: in the order in which they came, neighbours of one field as one
     prompt: all prompt tokens but the first, scored; empty unless asked for
     stop: the stop string that ended it
+    token_ids: all generated ones, end tokens included
     """
 
     parts: list[Piece] = field(default_factory=list)
@@ -55,6 +56,7 @@ class Choice:
     prompt: tuple[ScoredToken, ...] = ()
     finish_reason: FinishReason = "stop"
     stop: str | None = None
+    token_ids: list[int] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -193,6 +195,7 @@ async def fold(deltas: AsyncIterator[Delta], num_choices: int) -> list[Choice]:
         choice = choices[delta.index]
         choice.parts.extend(delta.pieces)
         choice.tokens.extend(delta.tokens)
+        choice.token_ids.extend(delta.token_ids)
         choice.prompt = choice.prompt or delta.prompt
         choice.finish_reason = delta.finish_reason or choice.finish_reason
         choice.stop = delta.stop

@@ -1,10 +1,17 @@
 """Request fields as the engine's parameters. One place for the meaning of each field of both APIs."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from engine.generation_defaults import GenerationDefaults
 from engine.sampling.params import SamplingParams
 from server.continuation import TextRules
-from server.schemas.base import MAX_TOKENS
+from server.limits import MAX_TOKENS
+from server.registry import ModelText
 from server.schemas.sampling import SamplingFields
+
+if TYPE_CHECKING:
+    from engine.text.tokenizer import Tokenizer
 
 _SEARCH_FIELDS = (
     "num_beams",
@@ -18,9 +25,10 @@ _SEARCH_FIELDS = (
 
 
 def sampling_params(
-    body: SamplingFields, defaults: GenerationDefaults, *, max_tokens: int | None, logprobs: int | None
+    body: SamplingFields, text: ModelText, *, max_tokens: int | None, logprobs: int | None
 ) -> SamplingParams:
     """What the engine is asked for. max_tokens of None or -1 is as much as the context holds."""
+    defaults = text.defaults
     given = body.model_fields_set
     search = {name: getattr(body if name in given else defaults, name) for name in _SEARCH_FIELDS}
     if "num_beams" not in given and _draws(body):
@@ -36,12 +44,21 @@ def sampling_params(
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
         logit_bias=(*((int(token_id), bias) for token_id, bias in body.logit_bias.items()), *banned),
+        allowed_token_ids=None if body.allowed_token_ids is None else tuple(body.allowed_token_ids),
+        bad_sequences=bad_sequences(body.bad_words, text.tokenizer),
         seed=body.seed,
         logprobs=logprobs,
         stop_token_ids=tuple(body.stop_token_ids),
         ignore_eos=body.ignore_eos,
         **search,
     )
+
+
+def bad_sequences(words: Sequence[str], tokenizer: "Tokenizer") -> tuple[tuple[int, ...], ...]:
+    """How words that are not wanted are spelled in tokens: within a text, and behind a space."""
+    spellings = [spelling for word in words for spelling in (word, f" {word.lstrip()}")]
+    sequences = (tokenizer.encode(each, add_special_tokens=False, parse_special=False) for each in spellings)
+    return tuple(dict.fromkeys(tuple(each) for each in sequences if each))
 
 
 def text_rules(

@@ -15,6 +15,8 @@ class SamplingParams:
         (Keskar et al. 2019, arXiv:1909.05858); 1 is off
     presence_penalty, frequency_penalty: subtracted from logits of generated tokens, once and per occurrence
     logit_bias: (token id, addend) pairs
+    allowed_token_ids: all others are never sampled; None allows any
+    bad_sequences: sequences of token ids that the output never has
     seed: None draws one
     logprobs: None is off; k reports the chosen token and the k most likely
     min_tokens: no end token is sampled before this many generated tokens
@@ -36,6 +38,8 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    allowed_token_ids: tuple[int, ...] | None = None
+    bad_sequences: tuple[tuple[int, ...], ...] = ()
     seed: int | None = None
     logprobs: int | None = None
     min_tokens: int = 0

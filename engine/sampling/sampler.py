@@ -24,6 +24,7 @@ class SamplerRow:
     generated: tokens sampled so far
     seen: (vocab_size,) bool, tokens of prompt or output; counts: (vocab_size,) float32, occurrences in the output.
         Both only where a penalty needs them.
+    allowed: (vocab_size,) bool, or None where every token is
     """
 
     def __init__(
@@ -33,14 +34,21 @@ class SamplerRow:
         self.generated = 0
         self.seen: mx.array | None = None
         self.counts: mx.array | None = None
+        self.allowed: mx.array | None = None
         self._end_ids = sorted(end_ids)
+        self._num_context = len(context_ids)
         self._history: list[int | mx.array] = list(context_ids)
+        self._reads_history = params.no_repeat_ngram_size > 0 or any(len(each) > 1 for each in params.bad_sequences)
         self._generator = np.random.Generator(np.random.Philox(key=_seed(params.seed)))
         if self.penalised:
             seen = np.zeros(vocab_size, np.bool_)
             seen[np.asarray(context_ids)] = True
             self.seen = mx.array(seen)
             self.counts = mx.zeros((vocab_size,))
+        if params.allowed_token_ids is not None:
+            allowed = np.zeros(vocab_size, np.bool_)
+            allowed[list(params.allowed_token_ids)] = True
+            self.allowed = mx.array(allowed)
 
     @property
     def penalised(self) -> bool:
@@ -58,23 +66,26 @@ class SamplerRow:
         return min(float(self._generator.random()), _BELOW_ONE)
 
     def addends(self) -> list[tuple[int, float]]:
-        """(token id, addend) pairs for the next logits: bias, end tokens before min_tokens, repeated n-grams."""
+        """(token id, addend) pairs for the next logits: bias, end tokens before min_tokens, bad words, n-grams."""
         banned = self._end_ids if self.generated < self.params.min_tokens else []
+        history = self._read_history() if self._reads_history else []
         if self.params.no_repeat_ngram_size:
-            banned = banned + ngram_endings(self._read_history(), self.params.no_repeat_ngram_size)
+            banned = banned + ngram_endings(history, self.params.no_repeat_ngram_size)
+        if self.params.bad_sequences:
+            banned = banned + bad_endings(history[self._num_context :], self.params.bad_sequences)
         return [*self.params.logit_bias, *((token_id, -float("inf")) for token_id in banned)]
 
     def remember(self, token: mx.array) -> None:
         """Count a sampled token, which may not be evaluated yet. token: () integer."""
         self.generated += 1
-        if self.params.no_repeat_ngram_size:
+        if self._reads_history:
             self._history.append(token)
         if self.seen is not None and self.counts is not None:
             self.seen[token] = True
             self.counts[token] = self.counts[token] + 1
 
     def _read_history(self) -> list[int]:
-        # Waits for the newest token: which n-grams it completes decides what may follow.
+        # Waits for the newest token: what it completes decides what may follow.
         tokens: list[Any] = [each if isinstance(each, int) else each.item() for each in self._history]
         self._history = [*tokens]
         return tokens
@@ -133,6 +144,10 @@ def _with_penalties(logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
 
 
 def _with_addends(logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
+    if any(row.allowed is not None for row in rows):
+        everything = mx.ones((logits.shape[-1],), mx.bool_)
+        allowed = mx.stack([everything if row.allowed is None else row.allowed for row in rows])
+        logits = mx.where(allowed, logits, -float("inf"))
     triples = [(index, *pair) for index, row in enumerate(rows) for pair in row.addends()]
     if not triples:
         return logits
@@ -175,6 +190,11 @@ def ngram_endings(tokens: Sequence[int], size: int) -> list[int]:
     ending = tuple(tokens[len(tokens) - size + 1 :])
     starts = range(len(tokens) - size + 1)
     return sorted({tokens[at + size - 1] for at in starts if tuple(tokens[at : at + size - 1]) == ending})
+
+
+def bad_endings(tokens: Sequence[int], sequences: Sequence[tuple[int, ...]]) -> list[int]:
+    """Tokens that would complete one of these sequences."""
+    return [each[-1] for each in sequences if tuple(tokens[max(0, len(tokens) + 1 - len(each)) :]) == each[:-1]]
 
 
 def _choose_natively(kernels: Any, logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:

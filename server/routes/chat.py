@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import time
 from typing import Any, Literal
 from uuid import uuid4
@@ -19,6 +19,7 @@ from server.parsing.piece import Piece
 from server.registry import WRITING_KINDS, Registry
 from server.schemas.chat import (
     AssistantMessage,
+    ChatChoice,
     ChatChunkChoice,
     ChatCompletion,
     ChatCompletionChunk,
@@ -47,7 +48,7 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request) 
     await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
     default_max_tokens = request.app.state.settings.default_max_tokens
     plan = await asyncio.to_thread(chat_plan, await model.text(), body, default_max_tokens)
-    reply = ChatReply(body, body.model or model.name)
+    reply = ChatReply(body, body.model or model.name, plan.prompts[0])
     generation = Generation(reply.completion_id, model, plan, stopwatch(request, model))
     return await respond(request, generation, reply, stream=body.stream)
 
@@ -55,19 +56,33 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request) 
 class ChatReply(ChunkedReply):
     """Chat completions and their chunks."""
 
-    def __init__(self, body: ChatCompletionRequest, model_name: str) -> None:
+    def __init__(self, body: ChatCompletionRequest, model_name: str, prompt_ids: Sequence[int]) -> None:
         super().__init__(body.stream_options)
         self.completion_id = f"chatcmpl-{uuid4().hex}"
         self.num_choices = body.n
         self._wants_logprobs = body.logprobs
+        self._by_id = body.return_tokens_as_token_ids
+        self._shows_ids = body.return_token_ids
+        self._prompt_ids = list(prompt_ids)
         self._shows_reasoning = body.include_reasoning
         self._model_name = model_name
         self._created = int(time())
         self._begun: set[int] = set()
         self._num_calls: Counter[int] = Counter()
 
-    def chunks(self, delta: Delta) -> Iterator[dict[str, Any]]:
+    def chunks(self, delta: Delta) -> Iterable[dict[str, Any]]:
         """The role before the first piece of a choice, the pieces, the finish after the last."""
+        if not self._shows_ids:
+            return self._chunks(delta)
+        is_first = not self._begun
+        chunks = list(self._chunks(delta))
+        if is_first:
+            chunks[0]["prompt_token_ids"] = self._prompt_ids
+        if chunks:
+            chunks[-1]["choices"][0]["token_ids"] = list(delta.token_ids)
+        return chunks
+
+    def _chunks(self, delta: Delta) -> Iterator[dict[str, Any]]:
         if delta.index not in self._begun:
             self._begun.add(delta.index)
             yield self._chunk(delta.index, {"role": "assistant", "content": ""})
@@ -92,23 +107,25 @@ class ChatReply(ChunkedReply):
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> ChatCompletion:
         """All choices at once."""
-        return {
+        answer: ChatCompletion = {
             "id": self.completion_id,
             "object": "chat.completion",
             "created": self._created,
             "model": self._model_name,
             "system_fingerprint": FINGERPRINT,
-            "choices": [
-                {
-                    "index": index,
-                    "message": self._message(choice),
-                    "logprobs": chat_logprobs(choice.tokens) if self._wants_logprobs else None,
-                    "finish_reason": finish_reason(choice.finish_reason, has_calls=bool(choice.calls())),
-                }
-                for index, choice in enumerate(choices)
-            ],
+            "choices": [self._choice(index, choice) for index, choice in enumerate(choices)],
             "usage": usage,
         }
+        return {**answer, "prompt_token_ids": self._prompt_ids} if self._shows_ids else answer
+
+    def _choice(self, index: int, choice: Choice) -> ChatChoice:
+        answer: ChatChoice = {
+            "index": index,
+            "message": self._message(choice),
+            "logprobs": chat_logprobs(choice.tokens, by_id=self._by_id) if self._wants_logprobs else None,
+            "finish_reason": finish_reason(choice.finish_reason, has_calls=bool(choice.calls())),
+        }
+        return {**answer, "token_ids": choice.token_ids} if self._shows_ids else answer
 
     def _message(self, choice: Choice) -> AssistantMessage:
         calls, reasoning = choice.calls(), choice.of("reasoning")
@@ -140,7 +157,7 @@ class ChatReply(ChunkedReply):
         tokens: Sequence[ScoredToken] = (),
         finish_reason: ChatFinishReason | None = None,
     ) -> dict[str, Any]:
-        logprobs = chat_logprobs(tokens) if self._wants_logprobs and tokens else None
+        logprobs = chat_logprobs(tokens, by_id=self._by_id) if self._wants_logprobs and tokens else None
         return dict(
             self._event([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}])
         )
@@ -166,15 +183,16 @@ def call_id() -> str:
     return f"call_{uuid4().hex[:24]}"
 
 
-def chat_logprobs(tokens: Sequence[ScoredToken]) -> ChatLogprobs:
-    """One entry per token of the content; the end token is not part of it."""
+def chat_logprobs(tokens: Sequence[ScoredToken], *, by_id: bool = False) -> ChatLogprobs:
+    """One entry per token of the content; the end token is not part of it. by_id: spelled `token_id:7`"""
     content: list[TokenLogprob] = [
-        {**_entry(token.chosen), "top_logprobs": [_entry(each) for each in token.likely]}
+        {**_entry(token.chosen, by_id=by_id), "top_logprobs": [_entry(each, by_id=by_id) for each in token.likely]}
         for token in tokens
         if not token.is_end
     ]
     return {"content": content, "refusal": None}
 
 
-def _entry(token: LikelyToken) -> TopLogprob:
-    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.raw)}
+def _entry(token: LikelyToken, *, by_id: bool) -> TopLogprob:
+    text = f"token_id:{token.token_id}" if by_id else token.text
+    return {"token": text, "logprob": token.logprob, "bytes": list(token.raw)}

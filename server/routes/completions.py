@@ -13,7 +13,8 @@ from starlette.responses import Response
 from engine.errors import StepFailed
 from engine.text.fill_in import fill_in_ends
 from server.chunks import ChunkedReply
-from server.completion_prompts import Echo, echoes, encode_prompts
+from server.completion_logprobs import TokenLists, joined, prompt_logprobs
+from server.completion_prompts import EncodedPrompt, encode_prompts
 from server.continuation import Delta, ScoredToken
 from server.errors import UnsupportedParameter
 from server.generation import Choice, Generation, Plan
@@ -34,24 +35,21 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
     model = registry.find(body.model)
     request.state.record["model"] = model.name
     info = await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
-    if body.echo and body.logprobs is not None and not info.get("scores_prompts"):
-        raise UnsupportedParameter("logprobs", "this model cannot score a prompt, so not together with echo")
+    if body.scored_rivals is not None and not info.get("scores_prompts"):
+        param = "prompt_logprobs" if body.prompt_logprobs is not None else "logprobs"
+        raise UnsupportedParameter(param, "this model cannot score a prompt")
     text = await model.text()
-    prompts, echoed = await asyncio.to_thread(_prompts, text, body)
-    reply = CompletionReply(body, body.model or model.name, echoed)
-    generation = Generation(reply.completion_id, model, _plan(text, body, prompts), stopwatch(request, model))
+    prompts = await asyncio.to_thread(encode_prompts, text, body, await model.context_length())
+    plan = await asyncio.to_thread(_plan, text, body, tuple(prompt.ids for prompt in prompts))
+    reply = CompletionReply(body, body.model or model.name, prompts)
+    generation = Generation(reply.completion_id, model, plan, stopwatch(request, model))
     return await respond(request, generation, reply, stream=body.stream)
-
-
-def _prompts(text: ModelText, body: CompletionRequest) -> tuple[tuple[tuple[int, ...], ...], list[Echo]]:
-    prompts = encode_prompts(text, body)
-    return prompts, echoes(text, body, prompts)
 
 
 def _plan(text: ModelText, body: CompletionRequest, prompts: tuple[tuple[int, ...], ...]) -> Plan:
     # Choices are judged by their scores, so these are needed even if nobody reads them.
     logprobs = 0 if body.logprobs is None and body.num_tries > body.n else body.logprobs
-    sampling = sampling_params(body, text.defaults, max_tokens=_max_tokens(text, body), logprobs=logprobs)
+    sampling = sampling_params(body, text, max_tokens=_max_tokens(text, body), logprobs=logprobs)
     if body.suffix:
         ends = (*sampling.stop_token_ids, *fill_in_ends(text.tokenizer))
         sampling = replace(sampling, stop_token_ids=tuple(dict.fromkeys(ends)))
@@ -62,7 +60,7 @@ def _plan(text: ModelText, body: CompletionRequest, prompts: tuple[tuple[int, ..
         rules=text_rules(body),
         param="prompt",
         priority=body.priority,
-        prompt_logprobs=body.logprobs if body.echo else None,
+        prompt_logprobs=body.scored_rivals,
     )
 
 
@@ -75,30 +73,23 @@ def _max_tokens(text: ModelText, body: CompletionRequest) -> int | None:
 class CompletionReply(ChunkedReply):
     """Completions and their chunks, which have the same shape."""
 
-    def __init__(self, body: CompletionRequest, model_name: str, echoed: Sequence[Echo]) -> None:
+    def __init__(self, body: CompletionRequest, model_name: str, prompts: Sequence[EncodedPrompt]) -> None:
         super().__init__(body.stream_options)
         self.completion_id = f"cmpl-{uuid4().hex}"
         self.num_choices = len(body.prompt) * body.num_tries
-        self._num_wanted, self._num_tries = body.n, body.num_tries
-        self._wants_logprobs = body.logprobs is not None
+        self._body = body
+        self._prompts = prompts
+        self._lists = TokenLists(body.logprobs or 0, by_id=body.return_tokens_as_token_ids)
         self._model_name = model_name
         self._created = int(time())
-        self._echoes = [echoed[index // body.num_tries] for index in range(self.num_choices)]
         self._begun: set[int] = set()
 
     def chunks(self, delta: Delta) -> Iterator[dict[str, Any]]:
         """One chunk per delta; the first of a choice begins with the echoed prompt."""
-        echo = self._echoes[delta.index]
-        text = delta.text if delta.index in self._begun else echo.text + delta.text
         begins = delta.index not in self._begun
         self._begun.add(delta.index)
-        logprobs = self._logprobs(echo, delta.prompt, delta.tokens, begins=begins)
-        choice: CompletionChoice = {
-            "index": delta.index,
-            "text": text,
-            "logprobs": logprobs,
-            "finish_reason": delta.finish_reason,
-        }
+        prompt = self._prompts[delta.index // self._body.num_tries]
+        choice = self._choice(delta.index, delta, prompt, begins=begins)
         yield dict(self._answer([choice]))
 
     def usage_chunk(self, usage: Usage) -> Mapping[str, Any]:
@@ -107,11 +98,12 @@ class CompletionReply(ChunkedReply):
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> Mapping[str, Any]:
         """All choices at once; of several tries at a prompt, the likeliest."""
-        tries = [choices[start : start + self._num_tries] for start in range(0, len(choices), self._num_tries)]
-        best = [choice for each in tries for choice in likeliest(each, self._num_wanted)]
-        echoed = [echo for echo in self._echoes[:: self._num_tries] for _ in range(self._num_wanted)]
-        whole = [self._choice(index, choice, echoed[index]) for index, choice in enumerate(best)]
-        return {**self._answer(whole), "usage": usage}
+        tries, wanted = self._body.num_tries, self._body.n
+        answered: list[CompletionChoice] = []
+        for number, prompt in enumerate(self._prompts):
+            for choice in likeliest(choices[number * tries : (number + 1) * tries], wanted):
+                answered.append(self._choice(len(answered), choice, prompt, begins=True))
+        return {**self._answer(answered), "usage": usage}
 
     def _answer(self, choices: list[CompletionChoice]) -> Completion:
         return {
@@ -123,21 +115,34 @@ class CompletionReply(ChunkedReply):
             "choices": choices,
         }
 
-    def _choice(self, index: int, choice: Choice, echo: Echo) -> CompletionChoice:
-        return {
+    def _choice(self, index: int, part: Delta | Choice, prompt: EncodedPrompt, *, begins: bool) -> CompletionChoice:
+        """A choice, or a piece of one; what is about the prompt comes where it begins."""
+        body = self._body
+        choice: CompletionChoice = {
             "index": index,
-            "text": echo.text + choice.text,
-            "logprobs": self._logprobs(echo, choice.prompt, choice.tokens, begins=True),
-            "finish_reason": choice.finish_reason,
+            "text": prompt.echo.text + part.text if begins else part.text,
+            "logprobs": self._logprobs(prompt, part.prompt, part.tokens, begins=begins),
+            "finish_reason": part.finish_reason,
         }
+        if begins and body.prompt_logprobs is not None:
+            choice["prompt_logprobs"] = prompt_logprobs(part.prompt, body.prompt_logprobs)
+        if body.return_token_ids:
+            choice["token_ids"] = list(part.token_ids)
+            if begins:
+                choice["prompt_token_ids"] = list(prompt.ids)
+        return choice
 
     def _logprobs(
-        self, echo: Echo, prompt: Sequence[ScoredToken], tokens: Sequence[ScoredToken], *, begins: bool
+        self, prompt: EncodedPrompt, scored: Sequence[ScoredToken], tokens: Sequence[ScoredToken], *, begins: bool
     ) -> CompletionLogprobs | None:
-        if not self._wants_logprobs:
+        if self._body.logprobs is None:
             return None
-        own = completion_logprobs(tokens, len(echo.text))
-        return joined(prompt_logprobs(echo, prompt), own) if begins and echo.offsets else own
+        own = self._lists.of(tokens, len(prompt.echo.text))
+        if not begins or not prompt.echo.offsets:
+            return own
+        if len(scored) != len(prompt.ids) - 1:
+            raise StepFailed(f"{len(scored)} of {len(prompt.ids) - 1} prompt tokens were scored.")
+        return joined(self._lists.of_prompt(prompt.echo, scored), own)
 
 
 def likeliest(choices: Sequence[Choice], count: int) -> list[Choice]:
@@ -150,46 +155,3 @@ def likeliest(choices: Sequence[Choice], count: int) -> list[Choice]:
 
     best = sorted(range(len(choices)), key=lambda index: -mean(choices[index]))[:count]
     return [choices[index] for index in sorted(best)]
-
-
-def prompt_logprobs(echo: Echo, prompt: Sequence[ScoredToken]) -> CompletionLogprobs:
-    """The same lists for the echoed prompt; nothing stands before its first token, which has no score."""
-    if len(prompt) != len(echo.offsets) - 1:
-        raise StepFailed(f"{len(prompt)} of {len(echo.offsets) - 1} prompt tokens were scored.")
-    scored = completion_logprobs(prompt, 0)
-    return {
-        "tokens": [echo.first_token, *scored["tokens"]],
-        "token_logprobs": [None, *scored["token_logprobs"]],
-        "top_logprobs": [None, *scored["top_logprobs"]],
-        "text_offset": list(echo.offsets),
-    }
-
-
-def joined(first: CompletionLogprobs, second: CompletionLogprobs) -> CompletionLogprobs:
-    """One after the other."""
-    return {
-        "tokens": first["tokens"] + second["tokens"],
-        "token_logprobs": first["token_logprobs"] + second["token_logprobs"],
-        "top_logprobs": first["top_logprobs"] + second["top_logprobs"],
-        "text_offset": first["text_offset"] + second["text_offset"],
-    }
-
-
-def completion_logprobs(tokens: Sequence[ScoredToken], start: int = 0) -> CompletionLogprobs:
-    """Four lists of equal length. Of two tokens with the same text the likelier one is kept.
-
-    start: where in the answer the generated text begins, in characters
-    """
-    return {
-        "tokens": [token.chosen.text for token in tokens],
-        "token_logprobs": [token.chosen.logprob for token in tokens],
-        "top_logprobs": [_likely_by_text(token) for token in tokens],
-        "text_offset": [start + token.offset for token in tokens],
-    }
-
-
-def _likely_by_text(token: ScoredToken) -> dict[str, float]:
-    by_text: dict[str, float] = {}
-    for each in (*token.likely, token.chosen):
-        by_text[each.text] = max(each.logprob, by_text.get(each.text, each.logprob))
-    return by_text

@@ -6,13 +6,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from server.errors import UnsupportedParameter
-
-MAX_TEXT_CHARACTERS = 16 * 2**20
-MAX_TOKENS = 2**31 - 1
+from server.limits import MAX_INTEGER, MAX_NAME_CHARACTERS, MAX_TEXT_CHARACTERS
 
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARACTERS)]
-Name = Annotated[str, StringConstraints(max_length=512)]
-TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Name = Annotated[str, StringConstraints(max_length=MAX_NAME_CHARACTERS)]
+TokenId = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 Refusals = Mapping[str, Callable[[Any], bool]]
 

@@ -7,16 +7,29 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
 from server.errors import InvalidRequest
-from server.schemas.base import MAX_TEXT_CHARACTERS, MAX_TOKENS, Name, Refusals, Text, WireModel
-from server.schemas.sampling import SAMPLING_REFUSED, SamplingFields
-from server.schemas.tools import MAX_TOOLS, Tool, ToolCallOut, ToolChoice, refuse_forced_call
+from server.limits import (
+    MAX_CALLS,
+    MAX_INTEGER,
+    MAX_LOGPROBS,
+    MAX_MESSAGES,
+    MAX_PARTS,
+    MAX_TEMPLATE_VARIABLE_CHARACTERS,
+    MAX_TEMPLATE_VARIABLES,
+    MAX_TEXT_CHARACTERS,
+    MAX_TOKENS,
+    MAX_TOOLS,
+)
+from server.schemas.base import Name, Refusals, Text, WireModel
+from server.schemas.sampling import SamplingFields, refused_but
+from server.schemas.tools import BoundedObject, Tool, ToolCallOut, ToolChoice, refuse_forced_call
 from server.schemas.usage import Usage
 
-MAX_MESSAGES = 16384
-MAX_PARTS = 4096
-MAX_TEMPLATE_VARIABLES = 32
-
-TemplateVariable = bool | int | float | Annotated[str, StringConstraints(max_length=4096)]
+TemplateVariable = (
+    bool
+    | Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+    | Annotated[float, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+    | Annotated[str, StringConstraints(max_length=MAX_TEMPLATE_VARIABLE_CHARACTERS)]
+)
 
 
 def _text_of_content(value: Any) -> Any:
@@ -42,7 +55,7 @@ class FunctionCall(WireModel):
     """A call of an earlier turn; arguments are JSON as text, or already an object."""
 
     name: Name = ""
-    arguments: Any = ""
+    arguments: Text | BoundedObject = ""
 
 
 class ToolCall(WireModel):
@@ -61,7 +74,7 @@ class ChatMessage(WireModel):
     name: Name | None = None
     reasoning_content: Text | None = None
     reasoning: Text | None = None
-    tool_calls: list[ToolCall] = Field(default=[], max_length=1024)
+    tool_calls: list[ToolCall] = Field(default=[], max_length=MAX_CALLS)
     tool_call_id: Name | None = None
 
     @model_validator(mode="after")
@@ -133,10 +146,12 @@ class ChatCompletionRequest(ConversationFields, SamplingFields):
 
     include_reasoning: false leaves it out of the answer
     reasoning_format: "none" leaves it in the content
+    return_token_ids: prompt and answer also as ids
+    return_tokens_as_token_ids: tokens in `logprobs` are spelled `token_id:7`
     """
 
     refused: ClassVar[Refusals] = {
-        **SAMPLING_REFUSED,
+        **refused_but("return_token_ids", "return_tokens_as_token_ids"),
         "modalities": lambda value: value != ["text"] and bool(value),
         "chat_template": bool,
         "add_special_tokens": bool,
@@ -146,10 +161,12 @@ class ChatCompletionRequest(ConversationFields, SamplingFields):
 
     max_completion_tokens: int | None = Field(default=None, ge=-1, le=MAX_TOKENS)
     logprobs: bool = False
-    top_logprobs: int = Field(default=0, ge=0, le=20)
+    top_logprobs: int = Field(default=0, ge=0, le=MAX_LOGPROBS)
     include_reasoning: bool = True
     reasoning_format: Name = "auto"
     parallel_tool_calls: bool = True
+    return_token_ids: bool = False
+    return_tokens_as_token_ids: bool = False
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
@@ -208,6 +225,7 @@ class ChatChoice(TypedDict):
     message: AssistantMessage
     logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length", "tool_calls"]
+    token_ids: NotRequired[list[int]]
 
 
 class ChatChunkChoice(TypedDict):
@@ -217,6 +235,7 @@ class ChatChunkChoice(TypedDict):
     delta: ChatDelta
     logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length", "tool_calls"] | None
+    token_ids: NotRequired[list[int]]
 
 
 class ChatCompletion(TypedDict):
@@ -229,6 +248,7 @@ class ChatCompletion(TypedDict):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
+    prompt_token_ids: NotRequired[list[int]]
 
 
 class ChatCompletionChunk(TypedDict):
@@ -241,3 +261,4 @@ class ChatCompletionChunk(TypedDict):
     system_fingerprint: str
     choices: list[ChatChunkChoice]
     usage: NotRequired[Usage]
+    prompt_token_ids: NotRequired[list[int]]

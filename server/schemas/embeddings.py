@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
-from server.schemas.base import MAX_TOKENS, Name, WireModel
+from server.limits import MAX_TOKENS
+from server.schemas.base import Name, WireModel
 from server.schemas.prompts import Prompts
 from server.schemas.usage import InputUsage
 

@@ -3,12 +3,11 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import PlainValidator
+from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from server.schemas.base import MAX_TEXT_CHARACTERS
-
-MAX_PROMPTS = 2048
+from server.limits import MAX_IDS, MAX_INTEGER, MAX_PROMPTS, MAX_TEXT_CHARACTERS
+from server.schemas.base import Text, TokenId
 
 Prompt = str | list[int]
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -34,10 +33,11 @@ def _prompts(value: Any) -> list[Prompt]:
 def _is_prompt(value: Any) -> bool:
     if isinstance(value, str):
         return len(value) <= MAX_TEXT_CHARACTERS and _LONE_SURROGATE.search(value) is None
-    return isinstance(value, list) and bool(value) and all(type(item) is int and 0 <= item < 2**31 for item in value)
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_IDS:
+        return False
+    return all(type(item) is int and 0 <= item <= MAX_INTEGER for item in value)
 
 
-Prompts = Annotated[
-    list[Prompt],
-    PlainValidator(_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
-]
+_Ids = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_IDS)]
+_Several = Annotated[list[Text | _Ids], Field(min_length=1, max_length=MAX_PROMPTS)]
+Prompts = Annotated[list[Prompt], PlainValidator(_prompts, json_schema_input_type=Text | _Ids | _Several)]

@@ -6,11 +6,10 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
 from server.errors import InvalidRequest
-from server.schemas.base import MAX_TOKENS, Name, Text, WireModel
+from server.limits import MAX_PAIRS, MAX_TOKENS
+from server.schemas.base import Name, Text, WireModel
 from server.schemas.embeddings import Truncation
 from server.schemas.usage import InputUsage
-
-MAX_PAIRS = 2048
 
 
 def _text_of_document(value: Any) -> Any:

@@ -5,10 +5,19 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
-from server.schemas.base import MAX_TOKENS, Name, Refusals, Text, WireModel
-from server.schemas.chat import MAX_MESSAGES, Effort
+from server.limits import (
+    MAX_INCLUDED,
+    MAX_LOGPROBS,
+    MAX_MESSAGES,
+    MAX_METADATA,
+    MAX_TEMPLATE_VARIABLES,
+    MAX_TOKENS,
+    MAX_TOOLS,
+)
+from server.schemas.base import Name, Refusals, Text, WireModel
+from server.schemas.chat import Effort, TemplateVariable
 from server.schemas.sampling import SAMPLING_REFUSED, SamplingFields
-from server.schemas.tools import MAX_TOOLS, BoundedObject
+from server.schemas.tools import BoundedObject
 
 
 class ReasoningOptions(WireModel):
@@ -53,10 +62,10 @@ class ResponseRequest(SamplingFields):
     tools: list[BoundedObject] = Field(default=[], max_length=MAX_TOOLS)
     tool_choice: Name | BoundedObject = "auto"
     parallel_tool_calls: bool = True
-    top_logprobs: int = Field(default=0, ge=0, le=20)
-    include: list[Name] = Field(default=[], max_length=64)
-    metadata: dict[Name, Name] = Field(default={}, max_length=16)
-    chat_template_kwargs: dict[Name, bool | int | float | Name] = Field(default={}, max_length=32)
+    top_logprobs: int = Field(default=0, ge=0, le=MAX_LOGPROBS)
+    include: list[Name] = Field(default=[], max_length=MAX_INCLUDED)
+    metadata: dict[Name, Name] = Field(default={}, max_length=MAX_METADATA)
+    chat_template_kwargs: dict[Name, TemplateVariable] = Field(default={}, max_length=MAX_TEMPLATE_VARIABLES)
 
 
 class InputTokensDetails(TypedDict):

@@ -4,16 +4,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from server.schemas.base import MAX_TOKENS, Name, Refusals, TokenId, WireModel
-
-MAX_CHOICES = 128
-MAX_STOPS = 256
-MAX_STOP_CHARACTERS = 4096
-MAX_BIASES = 16384
-MAX_BEAMS = 32
-MAX_PRIORITY = 100
+from server.limits import (
+    MAX_BAD_WORD_CHARACTERS,
+    MAX_BAD_WORDS,
+    MAX_BEAMS,
+    MAX_BIASES,
+    MAX_CHOICES,
+    MAX_IDS,
+    MAX_INTEGER,
+    MAX_PRIORITY,
+    MAX_STOP_CHARACTERS,
+    MAX_STOP_IDS,
+    MAX_STOPS,
+    MAX_TOKENS,
+)
+from server.schemas.base import Name, Refusals, TokenId, WireModel
 
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+BadWord = Annotated[str, StringConstraints(min_length=1, max_length=MAX_BAD_WORD_CHARACTERS)]
 TokenKey = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 
@@ -42,18 +50,20 @@ class SamplingFields(WireModel):
     max_tokens: int | None = Field(default=None, ge=-1, le=MAX_TOKENS)
     min_tokens: int = Field(default=0, ge=0, le=MAX_TOKENS)
     stop: Annotated[list[Stop], BeforeValidator(_stops_as_list)] = Field(default=[], max_length=MAX_STOPS)
-    stop_token_ids: list[TokenId] = Field(default=[], max_length=1024)
+    stop_token_ids: list[TokenId] = Field(default=[], max_length=MAX_STOP_IDS)
     ignore_eos: bool = False
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
 
     temperature: float = Field(default=1.0, ge=0, le=2)
     top_p: float = Field(default=1.0, ge=0, le=1)
-    top_k: int = Field(default=0, ge=-1, le=2**31 - 1)
+    top_k: int = Field(default=0, ge=-1, le=MAX_INTEGER)
     min_p: float = Field(default=0.0, ge=0, le=1)
     repetition_penalty: float = Field(default=1.0, gt=0, le=10)
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    allowed_token_ids: list[TokenId] | None = Field(default=None, min_length=1, max_length=MAX_IDS)
+    bad_words: list[BadWord] = Field(default=[], max_length=MAX_BAD_WORDS)
     logit_bias: dict[TokenKey, Bias] = Field(default={}, max_length=MAX_BIASES)
     seed: int | None = Field(default=None, ge=-(2**63), le=2**64 - 1)
     priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
@@ -68,8 +78,6 @@ class SamplingFields(WireModel):
 
 SAMPLING_REFUSED: Refusals = {
     "use_beam_search": bool,
-    "bad_words": bool,
-    "allowed_token_ids": bool,
     "prompt_logprobs": lambda value: value is not False,
     "truncate_prompt_tokens": lambda value: value is not False,
     "return_token_ids": bool,
@@ -87,3 +95,8 @@ SAMPLING_REFUSED: Refusals = {
     "dry_multiplier": bool,
     "xtc_probability": bool,
 }
+
+
+def refused_but(*honoured: str) -> Refusals:
+    """The same for an API that honours some of them."""
+    return {name: asks for name, asks in SAMPLING_REFUSED.items() if name not in honoured}

@@ -6,10 +6,9 @@ from pydantic import Field, model_validator
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
 from server.errors import InvalidRequest
+from server.limits import MAX_IDS, MAX_MESSAGES
 from server.schemas.base import Name, Text, TokenId, WireModel
-from server.schemas.chat import MAX_MESSAGES, ChatMessage, ConversationFields
-
-MAX_IDS = 1 << 20
+from server.schemas.chat import ChatMessage, ConversationFields
 
 
 class TemplateRequest(ConversationFields):

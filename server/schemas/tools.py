@@ -7,36 +7,35 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
 from server.errors import UnsupportedParameter
+from server.limits import MAX_FUNCTION_NAME_CHARACTERS, MAX_OBJECT_DEPTH, MAX_OBJECT_VALUES, MAX_TOOLS
 from server.schemas.base import Text, WireModel
 
-MAX_TOOLS = 1024
-MAX_SCHEMA_DEPTH = 64
-MAX_SCHEMA_VALUES = 100_000
-
-FunctionName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\s\"\\<>{}\[\]]+$")]
+FunctionName = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_FUNCTION_NAME_CHARACTERS, pattern=r"^[^\s\"\\<>{}\[\]]+$")
+]
 
 
 def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
     """The object, if it is neither too deep nor too large to be walked through. Loops, so that depth cannot hurt."""
     level: list[Any] = [schema]
     num_values = 0
-    for _ in range(MAX_SCHEMA_DEPTH):
+    for _ in range(MAX_OBJECT_DEPTH):
         children = [each for value in level for each in (value.values() if isinstance(value, dict) else value)]
         num_values += len(children)
         level = [each for each in children if isinstance(each, dict | list)]
         if not level:
             return schema
-        if num_values > MAX_SCHEMA_VALUES:
+        if num_values > MAX_OBJECT_VALUES:
             break
     raise PydanticCustomError(
         "invalid_value",
         "is nested deeper than {depth} levels or holds more than {values} values",
-        {"depth": MAX_SCHEMA_DEPTH, "values": MAX_SCHEMA_VALUES},
+        {"depth": MAX_OBJECT_DEPTH, "values": MAX_OBJECT_VALUES},
     )
 
 
 # Any JSON object of a request whose keys are not known here.
-BoundedObject = Annotated[dict[str, Any], AfterValidator(_bounded)]
+BoundedObject = Annotated[dict[str, Any], Field(max_length=MAX_OBJECT_VALUES), AfterValidator(_bounded)]
 
 
 class FunctionSpec(WireModel):

@@ -132,3 +132,22 @@ def test_logprobs_are_of_the_raw_distribution_and_only_for_rows_that_asked():
 def test_a_greedy_token_reports_the_same_float_as_its_best_alternative():
     sampled = sample(logits(13), [row(temperature=0, logprobs=2)])
     assert sampled.logprobs.item() == sampled.top_logprobs[0, 0].item()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_only_allowed_tokens_are_sampled_and_neighbours_are_free(temperature):
+    values = mx.concatenate([logits(5), logits(5)])
+    rows = [row(seed=3, temperature=temperature, allowed_token_ids=(4, 8)), row(seed=3, temperature=temperature)]
+    pairs = [sample(values, rows).tokens.tolist() for _ in range(40)]
+    assert {first for first, _ in pairs} <= {4, 8}
+    best = int(np.argmax(np.array(values[1])))
+    assert best not in (4, 8)
+    assert any(second not in (4, 8) for _, second in pairs)
+
+
+def test_bad_sequences_are_never_completed_in_the_output():
+    values = mx.array(np.arange(VOCAB, dtype=np.float32)[None])  # 49, then 48 and so on are the most likely
+    free = row(temperature=0, prompt=(1, 49))
+    assert [sample(values, [free]).tokens.item() for _ in range(3)] == [49, 49, 49]
+    bound = row(temperature=0, prompt=(1, 49), bad_sequences=((49, 49), (49, 48, 49), (47,)))
+    assert [sample(values, [bound]).tokens.item() for _ in range(5)] == [49, 48, 48, 49, 48]

@@ -167,11 +167,7 @@ def test_the_field_at_fault_is_named(client, path, keys, param):
         (CHAT, "prompt_logprobs", 0),
         (COMPLETIONS, "suffix", "x"),
         (COMPLETIONS, "use_beam_search", True),
-        (COMPLETIONS, "allowed_token_ids", [1]),
-        (COMPLETIONS, "bad_words", ["x"]),
-        (COMPLETIONS, "truncate_prompt_tokens", 5),
         (COMPLETIONS, "prompt_embeds", "x"),
-        (COMPLETIONS, "return_token_ids", True),
     ],
 )
 def test_a_known_field_that_is_not_honoured_is_refused_by_name(client, path, name, value):

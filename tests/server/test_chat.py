@@ -183,3 +183,18 @@ def test_stream_headers_forbid_buffering(client):
     assert response.headers["x-accel-buffering"] == "no"
     assert "content-length" not in response.headers
     assert "server" not in response.headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_are_told_as_ids_where_that_is_wanted(fake, client, stream):
+    body = {"messages": [{"role": "user", "content": "hi"}], "stream": stream, "n": 2, "return_token_ids": True}
+    body |= {"logprobs": True, "return_tokens_as_token_ids": True}
+    response = client.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200, response.text
+    answers = fake.events(response) if stream else [response.json()]
+    assert [answer["prompt_token_ids"] for answer in answers if "prompt_token_ids" in answer] == [[*b"hi"]]
+    choices = [choice for answer in answers for choice in answer["choices"] if choice["index"] == 1]
+    ids = [*b"You said: hi", 256]
+    assert [each for choice in choices for each in choice.get("token_ids", ())] == ids
+    entries = [entry for choice in choices for entry in (choice["logprobs"] or {"content": []})["content"]]
+    assert [entry["token"] for entry in entries] == [f"token_id:{each}" for each in ids[:-1]]

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from server.completion_logprobs import TokenLists
 from server.continuation import LikelyToken, ScoredToken
 from server.generation import Choice
 from server.parsing.piece import Piece
-from server.routes.completions import completion_logprobs, likeliest
+from server.routes.completions import likeliest
 
 
 def post(client, **body):
@@ -205,7 +206,7 @@ def test_a_prompt_as_long_as_the_context_can_be_scored(client):
 
 def test_the_best_of_several_tries_are_answered():
     def choice(text: str, *logprobs: float) -> Choice:
-        tokens = [ScoredToken(LikelyToken("t", b"t", value), (), 0, is_end=False) for value in logprobs]
+        tokens = [ScoredToken(LikelyToken("t", b"t", value, 1), (), 0, is_end=False) for value in logprobs]
         return Choice([Piece("content", text)], tokens)
 
     tries = [choice("a", -1, -1), choice("b", -0.5), choice("c", -3, -0.1), choice("d")]
@@ -262,11 +263,11 @@ def test_scores_come_as_four_lists_of_equal_length_with_the_end_token(client):
 
 def test_of_two_tokens_with_the_same_text_the_likelier_score_is_kept():
     def spelled_alike(logprob: float) -> LikelyToken:
-        return LikelyToken("same", b"same", logprob)
+        return LikelyToken("same", b"same", logprob, 1)
 
     for likely in ((-0.1, -3.0), (-3.0, -0.1)):
         token = ScoredToken(spelled_alike(-0.1), tuple(map(spelled_alike, likely)), offset=0, is_end=False)
-        assert completion_logprobs([token])["top_logprobs"] == [{"same": -0.1}]
+        assert TokenLists(2, by_id=False).of([token])["top_logprobs"] == [{"same": -0.1}]
 
 
 @pytest.mark.parametrize(("logprobs", "likely"), [(0, {"Y": -0.5}), (True, {"Y": -0.5}), (False, None)])
@@ -308,3 +309,64 @@ def test_a_failing_prompt_fails_the_whole_request(fake, client):
     body = {"prompt": ["fine", json.dumps({"say": "x", "fail_after": 0})]}
     response = client.post("/v1/completions", json=body)
     assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
+
+
+BY_ID = {"return_token_ids": True, "return_tokens_as_token_ids": True}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_are_told_as_ids_where_that_is_wanted(fake, client, stream):
+    body = {"prompt": ["hi", [104]], "max_tokens": 50, "logprobs": 1, "echo": True, "stream": stream} | BY_ID
+    response = client.post("/v1/completions", json=body)
+    assert response.status_code == 200, response.text
+    answers = fake.events(response) if stream else [response.json()]
+    choices = [choice for answer in answers for choice in answer["choices"] if choice["index"] == 0]
+    assert [choice["prompt_token_ids"] for choice in choices if "prompt_token_ids" in choice] == [[257, *b"hi"]]
+    assert [each for choice in choices for each in choice["token_ids"]] == [*b"You said: hi", 256]
+    _, lists = logprobs_of(answers, 2)
+    assert lists[0]["tokens"] == [f"token_id:{each}" for each in (257, *b"hiYou said: hi", 256)]
+    assert all(name.startswith("token_id:") for likely in lists[0]["top_logprobs"][1:] for name in likely)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_prompts_are_scored_without_an_echo_too(fake, client, stream):
+    body = {"prompt": "hi", "max_tokens": 3, "prompt_logprobs": 2, "stream": stream}
+    response = client.post("/v1/completions", json=body)
+    assert response.status_code == 200, response.text
+    answers = fake.events(response) if stream else [response.json()]
+    choices = [choice for answer in answers for choice in answer["choices"]]
+    assert "".join(choice["text"] for choice in choices) == "You"
+    assert [choice["logprobs"] for choice in choices if choice["logprobs"]] == []
+    (scores,) = [choice["prompt_logprobs"] for choice in choices if "prompt_logprobs" in choice]
+    assert scores[0] is None
+    assert [scores[1][str(ord(each))] for each in "hx"] == [
+        {"logprob": -0.5, "rank": 1, "decoded_token": "h"},
+        {"logprob": -1.5, "rank": 2, "decoded_token": "x"},
+    ]
+    assert len(scores) == 3
+
+
+def test_echo_and_prompt_logprobs_each_show_as_many_rivals_as_they_ask_for(client):
+    body = {"prompt": "hi", "max_tokens": 0, "echo": True, "logprobs": 1, "prompt_logprobs": 3}
+    choice = post(client, **body)["choices"][0]
+    assert [len(likely) for likely in choice["logprobs"]["top_logprobs"][1:]] == [1, 1]
+    assert [len(likely) for likely in choice["prompt_logprobs"][1:]] == [3, 3]
+
+
+def test_a_prompt_is_cut_to_its_last_tokens_on_demand(client):
+    for prompt in ("abcdef", list(b"abcdef")):
+        choice = post(client, prompt=prompt, truncate_prompt_tokens=2, echo=True, max_tokens=50)["choices"][0]
+        assert choice["text"] == "efYou said: ef"
+    long = post(client, prompt="x" * 9000, truncate_prompt_tokens=-1, max_tokens=10)
+    assert long["usage"]["prompt_tokens"] == 4096 - 10
+    assert client.post("/v1/completions", json={"prompt": "hi", "truncate_prompt_tokens": 0}).status_code == 400
+
+
+def test_words_and_tokens_that_are_not_wanted_reach_the_engine_as_ids(fake, client):
+    body = fake.script(say_sampling=True) | {"bad_words": ["no", " no"], "allowed_token_ids": [65, 256]}
+    sampling = json.loads(post(client, **body)["choices"][0]["text"])
+    assert sampling["bad_sequences"] == [[*b"no"], [*b" no"]]
+    assert sampling["allowed_token_ids"] == [65, 256]
+    for wrong in ({"bad_words": [""]}, {"allowed_token_ids": []}, {"allowed_token_ids": [-1]}):
+        (name,) = wrong
+        assert client.post("/v1/completions", json={"prompt": "x"} | wrong).json()["error"]["param"].startswith(name)

@@ -1,0 +1,43 @@
+"""How much a request may hold: one table of sizes and counts. Numbers only; ranges of values stand beside their fields.
+
+The size of a whole body, the length of its headers and times are settings of a server (server/settings.py).
+"""
+
+# Of any text and number. A text is a prompt or a message, a name is what identifies something.
+MAX_TEXT_CHARACTERS = 16 * 2**20
+MAX_NAME_CHARACTERS = 512
+MAX_INTEGER = 2**31 - 1  # of what no API bounds more closely
+MAX_TOKENS = 2**31 - 1
+MAX_IDS = 1 << 20  # in one list of token ids
+
+# Of one request for continuations.
+MAX_PROMPTS = 2048  # also of texts to embed, and of continuations in all
+MAX_CHOICES = 128
+MAX_TRIES = 20
+MAX_BEAMS = 32
+MAX_LOGPROBS = 20
+MAX_PRIORITY = 100
+MAX_STOPS = 256
+MAX_STOP_CHARACTERS = 4096
+MAX_STOP_IDS = 1024
+MAX_BIASES = 16384
+MAX_BAD_WORDS = 1024
+MAX_BAD_WORD_CHARACTERS = 256
+
+# Of a conversation.
+MAX_MESSAGES = 16384
+MAX_PARTS = 4096
+MAX_CALLS = 1024  # of one message
+MAX_TEMPLATE_VARIABLES = 32
+MAX_TEMPLATE_VARIABLE_CHARACTERS = 4096
+MAX_INCLUDED = 64
+MAX_METADATA = 16
+
+# Of tools, and of any JSON whose shape the client chooses.
+MAX_TOOLS = 1024
+MAX_FUNCTION_NAME_CHARACTERS = 256
+MAX_OBJECT_DEPTH = 64
+MAX_OBJECT_VALUES = 100_000
+
+# Of texts that are compared.
+MAX_PAIRS = 2048
