@@ -6,10 +6,11 @@ from pydantic import Field, model_validator
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
 from server.errors import ThreadUnsupported
+from server.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOPS, MAX_TEMPLATE_VARIABLES, MAX_TOOLS
 from server.schemas.base import Name, Refusals, Text, WireModel
-from server.schemas.chat import MAX_MESSAGES, MAX_PARTS, Effort
-from server.schemas.sampling import MAX_STOPS, SAMPLING_REFUSED, SamplingFields, Stop
-from server.schemas.tools import MAX_TOOLS, BoundedObject, FunctionName
+from server.schemas.chat import Effort, TemplateVariable
+from server.schemas.sampling import SAMPLING_REFUSED, SamplingFields, Stop
+from server.schemas.tools import BoundedObject, FunctionName
 
 # Blocks are read by server.message_input.
 Blocks = Annotated[list[BoundedObject], Field(max_length=MAX_PARTS)]
@@ -64,7 +65,7 @@ class MessageFields(SamplingFields):
     tool_choice: MessageToolChoice = MessageToolChoice()
     thinking: Thinking | None = None
     output_config: OutputConfig = OutputConfig()
-    chat_template_kwargs: dict[Name, bool | int | float | Name] = Field(default={}, max_length=32)
+    chat_template_kwargs: dict[Name, TemplateVariable] = Field(default={}, max_length=MAX_TEMPLATE_VARIABLES)
 
     @model_validator(mode="before")
     @classmethod
