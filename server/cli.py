@@ -40,11 +40,14 @@ def _exit_code(error: Exception) -> int | None:
     """The code of a failure that has a sentence for people; None for a mistake of this program."""
     from engine.errors import EngineError
     from server.chat_client import ChatFailed
+    from server.engine_exit_codes import code_of
     from server.store_errors import StoreError
 
     if isinstance(error, StoreError):
         return error.exit_code
-    return FAILURE if isinstance(error, ChatFailed | EngineError) else None
+    if isinstance(error, EngineError):
+        return code_of(error)
+    return FAILURE if isinstance(error, ChatFailed) else None
 
 
 if __name__ == "__main__":

@@ -81,3 +81,29 @@ def _widen_heads(path: Path, head_dim: int) -> None:
             tensors[name] = mx.random.normal(shape, key=own) * 0.2
     mx.save_safetensors(str(path / "model.safetensors"), tensors)
     (path / "config.json").write_text(json.dumps(config | {"head_dim": head_dim}))
+
+
+@pytest.fixture(scope="session")
+def readable(tmp_path_factory) -> Callable[[str], Path]:
+    """A model of tests/parity/fixtures by its name, with a tokenizer: a token per printable character."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("readable") / name
+            fixture = _ROOT / "tests" / "parity" / "fixtures" / name
+            shutil.copytree(fixture, made[name], ignore=shutil.ignore_patterns("fixture.safetensors", "row.json"))
+            _write_tokenizer(made[name])
+        return made[name]
+
+    return make
+
+
+def _write_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    characters = [chr(code) for code in range(0x21, 0x7F)] + ["Ġ", "Ċ"]
+    tokenizer = Tokenizer(models.BPE({each: index for index, each in enumerate(characters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))

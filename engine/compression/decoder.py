@@ -1,5 +1,7 @@
 """A decoder with its tokenizer, loaded to read windows of text, many at once and from their first token on."""
 
+from engine.device import Device  # isort: skip  # first: loads the BLAS before mlx
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -9,7 +11,6 @@ import mlx.core as mx
 
 from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from engine.compression.errors import ModelUnfit
-from engine.device import Device
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel, Progress, build_model, is_encoder
 from engine.text.load import load_tokenizer

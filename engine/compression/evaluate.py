@@ -1,5 +1,7 @@
 """Measure a model on a text: how well it predicts it, how far it is from another model, its size and its speed."""
 
+from engine.compression.decoder import LoadedDecoder  # isort: skip  # first: loads the BLAS before mlx
+
 import math
 import time
 from collections.abc import Sequence
@@ -11,7 +13,6 @@ from engine.cache.layout import Dense
 from engine.cache.rows import Rows
 from engine.cache.slots import Slot, lone_slot
 from engine.checkpoint.checkpoint import Checkpoint
-from engine.compression.decoder import LoadedDecoder
 from engine.compression.errors import ModelsDiffer, OutputNotFinite
 from engine.compression.progress import Progress, Report, Stop, never, unheard
 from engine.compression.scoring import Tally, score_windows

@@ -19,6 +19,7 @@ WHERE = {
     "pull": "models.pull",
     "ls": "models.ls",
     "rm": "models.rm",
+    "eval": "evaluate.evaluate",
     "version": "version.version",
 }
 

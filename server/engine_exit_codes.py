@@ -1,0 +1,22 @@
+"""Which exit code an error of the engine ends a command with: one table."""
+
+from engine.compression.errors import TextUnusable, TrainingDiffers
+from engine.conversion.errors import ChoiceInvalid, OutputBusy, OutputExists, OutputFull
+from engine.errors import CheckpointCorrupt, EngineError, ParameterInvalid
+from server.exit_codes import BUSY, CORRUPT, DISK_FULL, FAILURE, USAGE
+
+_CODES: dict[type[EngineError], int] = {
+    ChoiceInvalid: USAGE,
+    ParameterInvalid: USAGE,
+    OutputExists: USAGE,
+    TrainingDiffers: USAGE,
+    CheckpointCorrupt: CORRUPT,
+    TextUnusable: CORRUPT,
+    OutputFull: DISK_FULL,
+    OutputBusy: BUSY,
+}
+
+
+def code_of(error: EngineError) -> int:
+    """The exit code of an error, by its class."""
+    return _CODES.get(type(error), FAILURE)
