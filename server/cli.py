@@ -5,7 +5,7 @@ import sys
 import typer
 
 from server.commands import CommandGroup
-from server.exit_codes import DONE, FAILURE, IN_WORDS
+from server.exit_codes import DONE, FAILURE, IN_WORDS, CommandFailed
 
 app = typer.Typer(
     name="bramley",
@@ -41,9 +41,8 @@ def _exit_code(error: Exception) -> int | None:
     from engine.errors import EngineError
     from server.chat_client import ChatFailed
     from server.engine_exit_codes import code_of
-    from server.store_errors import StoreError
 
-    if isinstance(error, StoreError):
+    if isinstance(error, CommandFailed):
         return error.exit_code
     if isinstance(error, EngineError):
         return code_of(error)

@@ -1,4 +1,4 @@
-"""What an ended command tells the shell. Every exit code of the command line is here, once."""
+"""What an ended command tells the shell: every exit code, once, and the base of the failures that carry one."""
 
 DONE = 0
 FAILURE = 1
@@ -12,3 +12,9 @@ IN_WORDS = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a file is damaged or cannot be read, 4 the disk is full, 5 busy "
     "(a port or a model), 130 interrupted."
 )
+
+
+class CommandFailed(Exception):
+    """Base of what ends a command on purpose. str() is one sentence for a person; exit_code is for the shell."""
+
+    exit_code = FAILURE

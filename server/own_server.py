@@ -45,11 +45,13 @@ def own_server(command: Sequence[str], key: str = "") -> Iterator[ChatClient]:
             _end(process)
 
 
-def serve_command(model: str, models_dir: Path) -> list[str]:
+def serve_command(model: str, models_dir: Path, config: Path | None = None) -> list[str]:
     """This program's own `serve`, bound to its standard input."""
     checkout = str(Path(__file__).resolve().parent.parent)
     main = f"import sys; sys.path.insert(0, {checkout!r}); from server.cli import main; sys.exit(main())"
     options = ["--models-dir", str(models_dir), "--log-level", "error", "--until-input-closes"]
+    if config is not None:
+        options += ["--config", str(config)]
     return [sys.executable, "-P", "-c", main, "serve", model, *options]
 
 

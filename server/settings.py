@@ -6,15 +6,19 @@ from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.settings import EngineSettings, Kernels
+from server.config_file import ConfigFileSource, ConfigInvalid, default_path, suggestion
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 # What a worker may see of the environment: where things are, how to speak, how many threads to use. No keys, no tokens.
 _WORKER_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _WORKER_PREFIXES = ("LC_", "MLX_", "METAL_", "OMP_", "OPENBLAS_")
+
+# Clients derive this name from a provider called "bramley" and read their key from it: it is theirs, not a setting.
+_CLIENTS_VARIABLE = "BRAMLEY_API_KEY"
 
 Names = Annotated[tuple[str, ...], NoDecode]
 
@@ -26,8 +30,10 @@ def _default_models_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """What a person can set: flags become arguments, the rest are BRAMLEY_* variables. Lists are comma-separated.
+    """What a person can set: flags become arguments, then come BRAMLEY_* variables, then the file `config`.
 
+    Lists are comma-separated in variables, and arrays in the file.
+    config: the TOML file to read, with these names as keys; None reads none
     models: names to serve; the first answers requests that name none
     api_keys, api_keys_file: any of them opens the door (one per line in the file); never flags, which `ps` would show
     allowed_hosts, allowed_origins: besides the local ones; "*" allows all
@@ -54,6 +60,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
+    config: Path | None = None
     models: Names = ("smollm2-135m",)
     models_dir: Path = Field(default_factory=_default_models_dir)
     context_length: int | None = Field(default=None, ge=1)
@@ -98,12 +105,27 @@ class Settings(BaseSettings):
     hf_hub_offline: bool = Field(default=False, validation_alias="HF_HUB_OFFLINE")
     xdg_cache_home: Path | None = Field(default=None, validation_alias="XDG_CACHE_HOME")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where values come from, the strongest first."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, ConfigFileSource(settings_cls)
+
     @field_validator("models", "api_keys", "allowed_hosts", "allowed_origins", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
-    @field_validator("models_dir", "prefix_folder", "api_keys_file", "hf_home", "hf_hub_cache", "xdg_cache_home")
+    @field_validator(
+        "config", "models_dir", "prefix_folder", "api_keys_file", "hf_home", "hf_hub_cache", "xdg_cache_home"
+    )
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()
@@ -136,6 +158,20 @@ class Settings(BaseSettings):
         """All API keys in clear text, read anew from the file. Raises OSError when the file cannot be read."""
         from_file = () if self.api_keys_file is None else self.api_keys_file.read_text(encoding="utf-8").split()
         return (*(key.get_secret_value() for key in self.api_keys), *from_file)
+
+
+def load_settings(**flags: Any) -> Settings:
+    """The settings of a command: flags over variables over the configuration, which may lie in its usual place.
+
+    Raises ConfigInvalid for a file that is not right and for an unknown BRAMLEY_* variable, and ValidationError.
+    """
+    known = [f"BRAMLEY_{name.upper()}" for name in Settings.model_fields]
+    for name in os.environ:
+        if name.startswith("BRAMLEY_") and name not in known and name != _CLIENTS_VARIABLE:
+            raise ConfigInvalid(f"The variable {name} is no setting{suggestion(name, known)}.")
+    if "config" not in flags and not os.environ.get("BRAMLEY_CONFIG") and default_path().is_file():
+        flags["config"] = default_path()
+    return Settings(**flags)
 
 
 def worker_environment() -> dict[str, str]:

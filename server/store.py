@@ -66,11 +66,11 @@ class Store:
         """
         model_id = self.resolve(name)
         folder, partial = self.folder(model_id), self.root / PARTIAL / model_id.folder_name
-        if self._manifest(folder) is None and not partial.is_dir():
+        if self.manifest(folder) is None and not partial.is_dir():
             self.find(name)
             raise ModelUnfit(name, "belongs to the Hugging Face cache: remove it with `hf cache rm`")
         with as_store_errors(self.root), Staging(self.root, model_id) as staging:
-            if self._manifest(folder) is not None:
+            if self.manifest(folder) is not None:
                 staging.take_out(folder)
             freed_bytes = _num_bytes(staging.folder)
             staging.clear()
@@ -79,12 +79,12 @@ class Store:
     def claim(self, model_id: ModelId) -> Path:
         """The folder to publish a model to. Raises ModelUnfit where something else lies in its place."""
         folder = self.folder(model_id)
-        if os.path.lexists(folder) and self._manifest(folder) is None:
+        if os.path.lexists(folder) and self.manifest(folder) is None:
             raise ModelUnfit(folder.name, "in the models' folder is not Bramley's: move it away first")
         return folder
 
     def _stored(self, folder: Path) -> StoredModel | None:
-        manifest = self._manifest(folder)
+        manifest = self.manifest(folder)
         if manifest is None or not _is_whole(folder, manifest):
             return None
         entry = self.catalog.find(manifest.id)
@@ -99,7 +99,7 @@ class Store:
             aliases=() if entry is None else entry.aliases,
         )
 
-    def _manifest(self, folder: Path) -> Manifest | None:
+    def manifest(self, folder: Path) -> Manifest | None:
         """The manifest of a real folder directly under the root that bears the id's own folder name."""
         if not folder.is_dir() or folder.resolve() != self.root.resolve() / folder.name:
             return None
@@ -111,19 +111,19 @@ class Store:
         except ModelIdInvalid:
             return None
 
+    def folders(self) -> Sequence[Path]:
+        """What lies in the root and is not hidden, models or not."""
+        try:
+            return sorted(path for path in self.root.iterdir() if not path.name.startswith("."))
+        except OSError:
+            return ()
+
     def list(self) -> Sequence[StoredModel]:
         """Every whole model, by id; the store's own before those of the Hugging Face cache."""
-        own = [model for folder in _folders(self.root) if (model := self._stored(folder)) is not None]
+        own = [model for folder in self.folders() if (model := self._stored(folder)) is not None]
         ids = {model.id for model in own}
         cached = () if self._hub_cache is None else self._hub_cache.models()
         return [*own, *(model for model in cached if model.id not in ids)]
-
-
-def _folders(root: Path) -> Sequence[Path]:
-    try:
-        return sorted(path for path in root.iterdir() if not path.name.startswith("."))
-    except OSError:
-        return ()
 
 
 def _is_whole(folder: Path, manifest: Manifest) -> bool:

@@ -15,15 +15,13 @@ StoreError             str() is one sentence fit for a person; exit_code is the 
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from server.exit_codes import BUSY, CORRUPT, DISK_FULL, FAILURE, USAGE
+from server.exit_codes import BUSY, CORRUPT, DISK_FULL, USAGE, CommandFailed
 
 _MAX_SHOWN = 80
 
 
-class StoreError(Exception):
+class StoreError(CommandFailed):
     """Base of what the store raises on purpose."""
-
-    exit_code = FAILURE
 
 
 class ModelIdInvalid(StoreError):
@@ -111,7 +109,9 @@ class StoreBusy(StoreError):
 
 def megabytes(num_bytes: int) -> str:
     """A size for people, in decimal units."""
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+    if num_bytes >= 1e9:
+        return f"{num_bytes / 1e9:.2f} GB"
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"
 
 
 def shown(name: str) -> str:

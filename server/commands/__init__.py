@@ -18,8 +18,11 @@ WHERE = {
     "run": "run.run",
     "pull": "models.pull",
     "ls": "models.ls",
+    "show": "models.show",
+    "verify": "models.verify",
     "rm": "models.rm",
     "eval": "evaluate.evaluate",
+    "config": "config.app",
     "version": "version.version",
 }
 

@@ -16,6 +16,10 @@ ModelName = Annotated[
     str,
     typer.Argument(help="A catalogue id, a Hugging Face repository (org/name), or a path.", show_default=False),
 ]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file of settings.", show_default="config.toml in the user's folder, if there"),
+]
 StoredName = Annotated[str, typer.Argument(help="The model's id.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -26,13 +30,16 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def settings_of(**options: Any) -> "Settings":
-    """The settings with these options on top. Raises BadParameter for one that cannot be."""
+    """The settings with these options on top. Raises BadParameter for one that cannot be, ConfigInvalid otherwise."""
     from pydantic import ValidationError
 
-    from server.settings import Settings
+    from server.settings import load_settings
 
+    flags = given(**options)
     try:
-        return Settings(**given(**options))
+        return load_settings(**flags)
     except ValidationError as error:
         first = error.errors()[0]
-        raise typer.BadParameter(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        name = str(first["loc"][0])
+        where = "" if name in flags else " (of the environment or the configuration)"
+        raise typer.BadParameter(f"{name}{where}: {first['msg']}") from None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.commands.options import ModelName, ModelsDir, given, settings_of
+from server.commands.options import ConfigFile, ModelName, ModelsDir, given, settings_of
 
 if TYPE_CHECKING:
     from server.terminal_chat import TerminalChat
@@ -27,6 +27,7 @@ def run(
         typer.Option(help="Longest answer in tokens.", min=1, show_default="until the context ends"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.", show_default=False)] = None,
+    config: ConfigFile = None,
     models_dir: ModelsDir = None,
 ) -> None:
     """Chat in the terminal, with the running server where it has the model, else with one for this chat alone."""
@@ -37,7 +38,7 @@ def run(
     from server.terminal import is_terminal
     from server.terminal_chat import TerminalChat
 
-    settings = settings_of(models_dir=models_dir)
+    settings = settings_of(config=config, models_dir=models_dir)
     if prompt is None and not is_terminal(sys.stdin):
         prompt = sys.stdin.read()
     options = given(temperature=temperature, max_completion_tokens=max_tokens, seed=seed)
@@ -49,7 +50,7 @@ def run(
     found = model_here(model, store_of(settings))
     if found.only_embeds:
         raise ModelUnfit(found.id, "makes embeddings and does not chat; `bramley serve` serves it")
-    with own_server(serve_command(model, settings.models_dir), key) as client:
+    with own_server(serve_command(model, settings.models_dir, settings.config), key) as client:
         _chat(TerminalChat(client, found.id, system=system, options=options), prompt)
 
 

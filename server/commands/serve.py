@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from server.commands.options import ModelsDir, settings_of
+from server.commands.options import ConfigFile, ModelsDir, settings_of
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -23,6 +23,7 @@ def serve(
         int | None,
         typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535, show_default="8080"),
     ] = None,
+    config: ConfigFile = None,
     models_dir: ModelsDir = None,
     context_length: Annotated[
         int | None,
@@ -99,6 +100,7 @@ def serve(
     from server.serve import serve as serve_models
 
     settings = settings_of(
+        config=config,
         models=tuple(model) if model else None,
         host=host,
         port=port,

@@ -23,6 +23,7 @@ def environment(tmp_path):
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "BRAMLEY_", "PYTEST"))}
     ours.pop("NO_COLOR", None)
     return ours | {
+        "BRAMLEY_CONFIG": "/dev/null",
         "BRAMLEY_MODELS_DIR": str(tmp_path / "models"),
         "BRAMLEY_PORT": "9",
         "BRAMLEY_PREFIX_DISK_GB": "0",

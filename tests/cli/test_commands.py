@@ -79,8 +79,10 @@ def test_a_command_imports_no_other_commands_file(environment):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_every_flag_has_help(name):
     command = typer.main.get_command(app).commands[name]
-    assert command.help
-    assert [parameter.name for parameter in command.params if not parameter.help] == []
+    for each in (command, *getattr(command, "commands", {}).values()):
+        assert each.help
+        options = [parameter for parameter in each.params if parameter.name != "help"]
+        assert [parameter.name for parameter in options if not parameter.help] == []
 
 
 def test_keys_cannot_be_given_as_flags():
