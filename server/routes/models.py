@@ -1,8 +1,13 @@
 """GET /models and /models/{id}: what is served. Answers from memory, also while a model loads."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi import APIRouter, Request
 
-from server.registry import Registry, ServedModel
+from engine.errors import EngineError
+from server.capabilities import capabilities, parameters
+from server.registry import ModelText, Registry, ServedModel
 from server.schemas.models import ModelCard, ModelList
 
 router = APIRouter()
@@ -13,19 +18,21 @@ router = APIRouter()
 async def list_models(request: Request) -> ModelList:
     """All served models, the default first."""
     registry: Registry = request.app.state.registry
-    return {"object": "list", "data": [_card(model) for model in registry.models]}
+    return {"object": "list", "data": [await _card(model) for model in registry.models]}
 
 
 @router.get("/models/{name:path}")
 @router.head("/models/{name:path}", include_in_schema=False)
 async def retrieve_model(name: str, request: Request) -> ModelCard:
-    """One served model; names may hold slashes."""
+    """One served model and what it can do; names may hold slashes."""
     registry: Registry = request.app.state.registry
-    return _card(registry.find(name))
+    model = registry.find(name)
+    known = await _known(model)
+    return {**await _card(model), "parameters": parameters(*known) if known else None}
 
 
-def _card(model: ServedModel) -> ModelCard:
-    context_length = model.known_context_length
+async def _card(model: ServedModel) -> ModelCard:
+    context_length, known = model.known_context_length, await _known(model)
     return {
         "id": model.name,
         "object": "model",
@@ -33,4 +40,14 @@ def _card(model: ServedModel) -> ModelCard:
         "owned_by": "bramley",
         "max_model_len": context_length,
         "context_length": context_length,
+        "capabilities": capabilities(*known) if known else None,
     }
+
+
+async def _known(model: ServedModel) -> tuple[Mapping[str, Any], ModelText] | None:
+    """What there is to know of a model that is loaded; None while it is not."""
+    info = model.supervisor.info
+    try:
+        return None if info is None else (info, await model.text())
+    except EngineError:  # requests to the model say what is wrong with its files
+        return None

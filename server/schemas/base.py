@@ -19,12 +19,13 @@ class WireModel(BaseModel):
     """A JSON object of a request.
 
     `refused` maps fields that this version knows and does not honour to the question whether a value asks for anything;
-    values that ask for nothing (False, [], "auto") pass.
+    values that ask for nothing (False, [], "auto") pass. `place` comes before their names in what the client is told.
     """
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
 
     refused: ClassVar[Refusals] = {}
+    place: ClassVar[str] = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -34,5 +35,5 @@ class WireModel(BaseModel):
         present = {name: value for name, value in data.items() if value is not None}
         for name, asks in cls.refused.items():
             if name in present and asks(present[name]):
-                raise UnsupportedParameter(name)
+                raise UnsupportedParameter(cls.place + name)
         return present

@@ -152,6 +152,7 @@ class ChatCompletionRequest(ConversationFields, SamplingFields):
 
     refused: ClassVar[Refusals] = {
         **refused_but("return_token_ids", "return_tokens_as_token_ids"),
+        "web_search_options": lambda _: True,
         "modalities": lambda value: value != ["text"] and bool(value),
         "chat_template": bool,
         "add_special_tokens": bool,

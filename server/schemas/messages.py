@@ -34,6 +34,7 @@ class OutputConfig(WireModel):
     """How much to think, and what the text has to look like."""
 
     refused: ClassVar[Refusals] = {"format": bool}
+    place: ClassVar[str] = "output_config."
 
     effort: Effort | None = None
 

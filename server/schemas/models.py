@@ -1,12 +1,30 @@
 """The wire types of /models."""
 
-from typing import Literal
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
 
+class Capabilities(TypedDict):
+    """What a model is good for. fim: fills in the middle of a text; prompt_scores: echo with logprobs"""
+
+    completion: bool
+    chat: bool
+    tools: bool
+    reasoning: bool
+    fim: bool
+    prompt_scores: bool
+    embeddings: bool
+    rerank: bool
+    vision: bool
+
+
 class ModelCard(TypedDict):
-    """One served model. max_model_len and context_length are tokens, null until the model has been loaded."""
+    """One served model. What is not known before it has been loaded is null until then.
+
+    max_model_len, context_length: tokens
+    parameters: by route, the fields of a request that are honoured; in answers about one model
+    """
 
     id: str
     object: Literal["model"]
@@ -14,6 +32,8 @@ class ModelCard(TypedDict):
     owned_by: str
     max_model_len: int | None
     context_length: int | None
+    capabilities: Capabilities | None
+    parameters: NotRequired[dict[str, list[str]] | None]
 
 
 class ModelList(TypedDict):

@@ -30,6 +30,7 @@ class TextFormat(WireModel):
     """What the text has to look like."""
 
     refused: ClassVar[Refusals] = {"type": lambda value: value != "text"}
+    place: ClassVar[str] = "text.format."
 
 
 class TextOptions(WireModel):
