@@ -1,5 +1,6 @@
 """Requests of other APIs as chat requests, which are what the prompts of all conversations are made from."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,15 +12,22 @@ from server.schemas.sampling import SamplingFields
 MAX_ITEMS = 16384
 
 
-def as_chat(given: SamplingFields, param: str, fields: dict[str, Any]) -> ChatCompletionRequest:
+def as_chat(
+    given: SamplingFields, param: str, fields: dict[str, Any], names: Mapping[str, str] | None = None
+) -> ChatCompletionRequest:
     """A chat request with the sampling of another one. Raises InvalidRequest, which names `param`, if it is none.
 
-    fields: as a client of the chat API would send them
+    fields: as a client of the chat API would send them; names: what errors call them where the client does not
     """
     shared = {name: getattr(given, name) for name in SamplingFields.model_fields if name in given.model_fields_set}
     shared.pop("stream_options", None)
     try:
         return ChatCompletionRequest.model_validate({**shared, **fields})
+    except InvalidRequest as error:
+        own = (names or {}).get(error.param or "")
+        if own is not None:
+            error.args, error.param = (str(error).replace(str(error.param), own),), own
+        raise
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"])

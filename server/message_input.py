@@ -29,9 +29,17 @@ def chat_request(body: MessageFields) -> ChatCompletionRequest:
         "tool_choice": _tool_choice(body, tools),
         "parallel_tool_calls": not body.tool_choice.disable_parallel_tool_use,
         "stop": [*body.stop_sequences, *body.stop],
+        "response_format": _response_format(body),
         **_thinking(body),
     }
-    return as_chat(body, "messages", fields)
+    return as_chat(body, "messages", fields, {"response_format": "output_config.format"})
+
+
+def _response_format(body: MessageFields) -> dict[str, Any] | None:
+    given = body.output_config.format
+    if given is None:
+        return None
+    return {"type": "json_schema", "json_schema": {"name": "output", "schema": given.json_schema, "strict": True}}
 
 
 def _thinking(body: MessageFields) -> dict[str, Any]:

@@ -1,84 +1,87 @@
 """Items of /responses as messages of a chat. Knows both shapes; nothing of models."""
 
 import json
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from uuid import uuid4
 
 from server.as_chat import as_chat, text_of
 from server.errors import InvalidRequest
+from server.response_store import ResponseStore
+from server.response_tools import CUSTOM_ARGUMENT, ResponseTools, chat_tool_choice, offered_name
 from server.schemas.chat import ChatCompletionRequest
 from server.schemas.responses import ResponseRequest
-from server.schemas.tools import refuse_forced_call
 
-CUSTOM_ARGUMENT = "input"
-log = logging.getLogger("bramley.http")
 Item = dict[str, Any]
 
 
-def input_items(body: ResponseRequest) -> list[Item]:
-    """The request's input as items; a text is a message of the user."""
+def input_items(body: ResponseRequest, store: ResponseStore) -> list[Item]:
+    """The request's input as items with ids; a text is a message of the user, a reference the item it names.
+
+    Raises InvalidRequest for a reference to what is not kept.
+    """
     if body.input == "":
         return []
     if isinstance(body.input, str):
-        return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": body.input}]}]
-    return body.input
+        return [_with_id({"type": "message", "role": "user", "content": body.input})]
+    return [_item(item, store, f"input[{index}]") for index, item in enumerate(body.input)]
+
+
+def _item(item: Item, store: ResponseStore, param: str) -> Item:
+    if not _is_reference(item):
+        return _with_id(item)
+    found = store.item(str(item.get("id")))
+    if found is None:
+        raise InvalidRequest(f"{param} names an item that is not kept here; send the item itself.", param=param)
+    return found
+
+
+def _is_reference(item: Item) -> bool:
+    kind = item.get("type")
+    return kind == "item_reference" or (kind is None and "role" not in item and "id" in item)
+
+
+def _with_id(item: Item) -> Item:
+    """The item as it is listed: with an id, and its text as a list of parts."""
+    kind = str(item.get("type") or "message")
+    named = {"type": kind, **item}
+    if not isinstance(named.get("id"), str):
+        named["id"] = f"{_PREFIXES.get(kind, 'item')}_{uuid4().hex}"
+    if kind == "message" and isinstance(item.get("content"), str):
+        is_own = item.get("role") == "assistant"
+        part = {"type": "output_text" if is_own else "input_text", "text": item["content"]}
+        named["content"] = [part | ({"annotations": []} if is_own else {})]
+    return named
 
 
 def chat_request(body: ResponseRequest, items: Sequence[Item]) -> ChatCompletionRequest:
     """The chat request that asks for the same. items: of the whole conversation. Raises InvalidRequest."""
-    refuse_forced_call(body.tool_choice)
     messages = ([{"role": "system", "content": body.instructions}] if body.instructions else []) + _messages(items)
     if not messages:
         raise InvalidRequest("input is empty.", param="input")
     fields = {
         "messages": messages,
-        "tools": [tool for each in body.tools if (tool := _tool(each))],
-        "tool_choice": _tool_choice(body.tool_choice),
+        "tools": ResponseTools(body.tools).functions,
+        "tool_choice": chat_tool_choice(body.tool_choice),
         "parallel_tool_calls": body.parallel_tool_calls,
         "max_completion_tokens": body.max_output_tokens,
         "logprobs": "message.output_text.logprobs" in body.include or body.top_logprobs > 0,
         "top_logprobs": body.top_logprobs,
         "reasoning_effort": body.reasoning.effort,
+        "response_format": _response_format(body.text.format),
         "chat_template_kwargs": body.chat_template_kwargs,
     }
-    return as_chat(body, "input", fields)
+    return as_chat(body, "input", fields, {"response_format": "text.format"})
 
 
-def custom_tools(body: ResponseRequest) -> frozenset[str]:
-    """Names of tools that take free text instead of arguments."""
-    return frozenset(str(tool.get("name")) for tool in body.tools if tool.get("type") == "custom")
-
-
-def custom_input(arguments: str) -> str:
-    """The free text of a custom tool's call; what is not wrapped as asked is passed on as it is."""
-    try:
-        wrapped = json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    text = wrapped.get(CUSTOM_ARGUMENT) if isinstance(wrapped, dict) else None
-    return text if isinstance(text, str) else arguments
-
-
-def _tool(tool: Item) -> Item | None:
-    """A function as chat knows it; a custom tool is a function of one text. Tools that servers run are left out."""
-    kind, name, description = tool.get("type"), tool.get("name"), tool.get("description") or ""
-    if kind == "function":
-        parameters = tool.get("parameters") or {"type": "object", "properties": {}}
-        return {"function": {"name": name, "description": description, "parameters": parameters}}
-    if kind == "custom":
-        schema = {"type": "object", "properties": {CUSTOM_ARGUMENT: {"type": "string"}}, "required": [CUSTOM_ARGUMENT]}
-        return {"function": {"name": name, "description": description, "parameters": schema}}
-    log.info("a tool of a type that is not run here was left out")
-    return None
-
-
-def _tool_choice(choice: str | Item) -> str | Item:
-    if isinstance(choice, str) or choice.get("type") != "allowed_tools":
-        return choice if isinstance(choice, str) else str(choice.get("type", "auto"))
-    names = [each.get("name") for each in choice.get("tools") or () if isinstance(each, dict)]
-    tools = [{"type": "function", "function": {"name": name}} for name in names]
-    return {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": tools}}
+def _response_format(given: Item) -> Item | None:
+    """The format as a chat has it: what describes a schema lies one level deeper there."""
+    kind = given.get("type", "text")
+    if kind == "text":
+        return None
+    if kind != "json_schema":
+        return given
+    return {"type": kind, kind: {key: value for key, value in given.items() if key != "type"}}
 
 
 def _messages(items: Iterable[Item]) -> list[Item]:
@@ -121,7 +124,10 @@ def _call(item: Item, param: str) -> Item:
     arguments = item.get("arguments")
     if item.get("type") == "custom_tool_call":
         arguments = json.dumps({CUSTOM_ARGUMENT: item.get("input")}, ensure_ascii=False)
-    function = {"name": item.get("name"), "arguments": arguments}
+    name = item.get("name")
+    if isinstance(name, str):
+        name = offered_name(name, item.get("namespace"))
+    function = {"name": name, "arguments": arguments}
     return {"role": "assistant", "content": "", "tool_calls": [{"id": item.get("call_id"), "function": function}]}
 
 
@@ -142,4 +148,12 @@ _READERS: dict[Any, Callable[[Item, str], Item]] = {
     "custom_tool_call": _call,
     "function_call_output": _output,
     "custom_tool_call_output": _output,
+}
+_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "custom_tool_call": "ctc",
+    "function_call_output": "fco",
+    "custom_tool_call_output": "ctco",
+    "reasoning": "rs",
 }

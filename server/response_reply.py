@@ -10,8 +10,8 @@ from server.continuation import Delta, ScoredToken
 from server.errors import envelope_of
 from server.generation import Choice
 from server.parsing.piece import Piece
-from server.response_input import custom_input, custom_tools
 from server.response_store import ResponseStore, StoredResponse
+from server.response_tools import ResponseTools, custom_input
 from server.routes.chat import call_id, chat_logprobs
 from server.schemas.responses import Response, ResponseRequest, ResponseUsage
 from server.schemas.usage import Usage
@@ -40,7 +40,7 @@ class ResponseReply:
         self.response_id = f"resp_{uuid4().hex}"
         self._body = body
         self._store, self._history, self._given = store, tuple(history), tuple(given)
-        self._custom = custom_tools(body)
+        self._tools = ResponseTools(body.tools)
         self._sequence_number = 0
         self._open: Item | None = None
         self._text = ""
@@ -62,9 +62,9 @@ class ResponseReply:
 
     def failure(self, error: Exception) -> bytes:
         """The answer as far as it came, with the error."""
-        body = envelope_of(error)["error"]
+        # Of the codes that this event may have, the others are about images and policies.
         self._answer["status"] = "failed"
-        self._answer["error"] = {"code": body["code"] or "server_error", "message": body["message"]}
+        self._answer["error"] = {"code": "server_error", "message": envelope_of(error)["error"]["message"]}
         return self._frame({"type": "response.failed", "response": self._answer})
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> Response:
@@ -88,6 +88,7 @@ class ResponseReply:
         self._answer["status"] = "incomplete" if self._reason == "length" else "completed"
         if self._reason == "length":
             self._answer["incomplete_details"] = {"reason": "max_output_tokens"}
+        self._answer["completed_at"] = int(time()) if self._reason != "length" else None
         self._answer["usage"] = response_usage(usage)
         if self._body.store:
             history = (*self._history, *self._answer["output"])
@@ -126,12 +127,14 @@ class ResponseReply:
         return {"type": "response.output_item.added", "output_index": len(self._answer["output"]), "item": dict(item)}
 
     def _open_call(self, name: str) -> Iterator[Event]:
-        is_custom = name in self._custom
+        tool = self._tools.called(name)
         kind, prefix, field = (
-            ("custom_tool_call", "ctc", "input") if is_custom else ("function_call", "fc", "arguments")
+            ("custom_tool_call", "ctc", "input") if tool.is_custom else ("function_call", "fc", "arguments")
         )
-        item: Item = {"type": kind, "id": f"{prefix}_{uuid4().hex}", "call_id": call_id(), "name": name, field: ""}
-        yield self._added(item if is_custom else {**item, "status": "in_progress"})
+        item: Item = {"type": kind, "id": f"{prefix}_{uuid4().hex}", "call_id": call_id(), "name": tool.name, field: ""}
+        if tool.namespace is not None:
+            item["namespace"] = tool.namespace
+        yield self._added(item if tool.is_custom else {**item, "status": "in_progress"})
 
     def _open_text(self, kind: str) -> Iterator[Event]:
         if kind == "reasoning":
@@ -221,7 +224,9 @@ def _begun(body: ResponseRequest, response_id: str, model_name: str) -> Response
         "id": response_id,
         "object": "response",
         "created_at": int(time()),
+        "completed_at": None,
         "status": "in_progress",
+        "background": False,
         "error": None,
         "incomplete_details": None,
         "model": model_name,
@@ -232,12 +237,13 @@ def _begun(body: ResponseRequest, response_id: str, model_name: str) -> Response
         "top_p": body.top_p,
         "max_output_tokens": body.max_output_tokens,
         "previous_response_id": body.previous_response_id,
+        "service_tier": "default",
         "parallel_tool_calls": body.parallel_tool_calls,
         "tool_choice": body.tool_choice,
         "tools": body.tools,
         "reasoning": {"effort": body.reasoning.effort, "summary": None},
         "store": body.store,
-        "text": {"format": {"type": "text"}},
+        "text": {"format": body.text.format},
         "top_logprobs": body.top_logprobs,
         "truncation": "disabled",
         "usage": None,

@@ -22,6 +22,11 @@ class StoredResponse:
     input: tuple[dict[str, Any], ...]
     history: tuple[dict[str, Any], ...]
 
+    @property
+    def own_items(self) -> tuple[dict[str, Any], ...]:
+        """Those of this request and its answer."""
+        return (*self.input, *self.answer["output"])
+
 
 class ResponseStore:
     """Responses by id."""
@@ -29,6 +34,7 @@ class ResponseStore:
     def __init__(self, max_responses: int = MAX_RESPONSES, max_bytes: int = MAX_BYTES) -> None:
         self._max_responses, self._max_bytes = max_responses, max_bytes
         self._stored: OrderedDict[str, tuple[StoredResponse, int]] = OrderedDict()
+        self._items: dict[str, dict[str, Any]] = {}
         self._num_bytes = 0
 
     def put(self, stored: StoredResponse) -> None:
@@ -36,9 +42,9 @@ class ResponseStore:
         size = len(msgspec.json.encode((stored.answer, stored.history)))
         self._stored[stored.answer["id"]] = stored, size
         self._num_bytes += size
+        self._items |= {item["id"]: item for item in stored.own_items}
         while len(self._stored) > self._max_responses or self._num_bytes > self._max_bytes:
-            _, (_, size) = self._stored.popitem(last=False)
-            self._num_bytes -= size
+            self._forget(next(iter(self._stored)))
 
     def get(self, response_id: str) -> StoredResponse | None:
         """The response of that id, if it is still kept."""
@@ -49,6 +55,17 @@ class ResponseStore:
 
     def remove(self, response_id: str) -> bool:
         """Forget one; False when there is none."""
-        found = self._stored.pop(response_id, None)
-        self._num_bytes -= found[1] if found else 0
-        return found is not None
+        if response_id not in self._stored:
+            return False
+        self._forget(response_id)
+        return True
+
+    def item(self, item_id: str) -> dict[str, Any] | None:
+        """An item that a kept response was asked with or gave."""
+        return self._items.get(item_id)
+
+    def _forget(self, response_id: str) -> None:
+        stored, size = self._stored.pop(response_id)
+        self._num_bytes -= size
+        for item in stored.own_items:
+            self._items.pop(item["id"], None)

@@ -1,20 +1,21 @@
-"""POST /responses: a conversation that the server may remember. Knows the store and the routes, nothing of workers."""
+"""/responses: a conversation that the server may remember. Knows the store and the routes, nothing of workers."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from server.conversation import chat_plan
-from server.errors import PreviousResponseNotFound, ResponseNotFound
+from server.conversation import chat_plan, encode_conversation
+from server.errors import InvalidRequest, PreviousResponseNotFound, ResponseNotFound, UnsupportedParameter
 from server.generation import Generation
-from server.registry import WRITING_KINDS, Registry
+from server.registry import WRITING_KINDS, ModelText, Registry
 from server.response_input import chat_request, input_items
 from server.response_reply import ResponseReply
 from server.response_store import ResponseStore, StoredResponse
-from server.schemas.responses import DeletedResponse, InputItems, ResponseRequest
+from server.schemas.base import Name
+from server.schemas.responses import DeletedResponse, InputItems, InputTokens, ResponseRequest
 from server.schemas.responses import Response as ResponseObject
 from server.stream import respond, stopwatch, unless_client_leaves
 
@@ -28,7 +29,7 @@ async def create_response(body: ResponseRequest, request: Request) -> Response:
     store: ResponseStore = request.app.state.responses
     model = registry.find(body.model)
     request.state.record["model"] = model.name
-    given = input_items(body)
+    given = input_items(body, store)
     items = [*_earlier(store, body.previous_response_id), *given]
     chat = await asyncio.to_thread(chat_request, body, items)
     await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
@@ -40,17 +41,58 @@ async def create_response(body: ResponseRequest, request: Request) -> Response:
 
 
 @router.get("/responses/{response_id}", response_model=ResponseObject)
-async def retrieve_response(response_id: str, request: Request) -> Response:
+async def retrieve_response(response_id: str, request: Request, stream: bool = False) -> Response:
     """An answer given before."""
+    if stream:
+        raise UnsupportedParameter("stream", "an answer that is kept is there as a whole")
     return _json(_stored(request, response_id).answer)
 
 
 @router.get("/responses/{response_id}/input_items", response_model=InputItems)
-async def list_input_items(response_id: str, request: Request) -> Response:
-    """What it was asked with."""
+async def list_input_items(
+    response_id: str,
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: Name = "",
+) -> Response:
+    """What it was asked with, a page at a time; after: the last item of the page before."""
     items = _stored(request, response_id).input
-    answer: InputItems = {"object": "list", "data": list(items), "first_id": None, "last_id": None, "has_more": False}
+    items = items if order == "asc" else items[::-1]
+    places = [place for place, item in enumerate(items) if item["id"] == after]
+    if after and not places:
+        raise InvalidRequest("after is not the id of an item of this response.", param="after")
+    begin = places[0] + 1 if places else 0
+    page = list(items[begin : begin + limit])
+    ids = [item["id"] for item in page]
+    answer: InputItems = {
+        "object": "list",
+        "data": page,
+        "first_id": ids[0] if ids else None,
+        "last_id": ids[-1] if ids else None,
+        "has_more": begin + limit < len(items),
+    }
     return _json(answer)
+
+
+@router.post("/responses/input_tokens", response_model=InputTokens)
+async def count_input_tokens(body: ResponseRequest, request: Request) -> Response:
+    """The length of the prompt that a request would have. Waits for no worker."""
+    registry: Registry = request.app.state.registry
+    store: ResponseStore = request.app.state.responses
+    model = registry.find(body.model)
+    request.state.record["model"] = model.name
+    items = [*_earlier(store, body.previous_response_id), *input_items(body, store)]
+    count = await asyncio.to_thread(_num_tokens, await model.text(), body, items)
+    answer: InputTokens = {"object": "response.input_tokens", "input_tokens": count}
+    return _json(answer)
+
+
+@router.post("/responses/{response_id}/cancel", response_model=ResponseObject)
+async def cancel_response(response_id: str, request: Request) -> Response:
+    """Nothing is answered in the background here, so nothing that has an id is still being written."""
+    _stored(request, response_id)
+    raise InvalidRequest("Only a response that is made in the background can be cancelled.", param="response_id")
 
 
 @router.delete("/responses/{response_id}", response_model=DeletedResponse)
@@ -78,6 +120,10 @@ def _stored(request: Request, response_id: str) -> StoredResponse:
     if stored is None:
         raise ResponseNotFound
     return stored
+
+
+def _num_tokens(text: ModelText, body: ResponseRequest, items: list[dict[str, Any]]) -> int:
+    return len(encode_conversation(text, chat_request(body, items)))
 
 
 def _json(answer: Any) -> Response:

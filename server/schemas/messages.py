@@ -30,13 +30,18 @@ class Thinking(WireModel):
     display: Literal["summarized", "omitted"] = "summarized"
 
 
+class OutputFormat(WireModel):
+    """A JSON schema that the text has to follow."""
+
+    type: Literal["json_schema"]
+    json_schema: BoundedObject = Field(alias="schema")
+
+
 class OutputConfig(WireModel):
     """How much to think, and what the text has to look like."""
 
-    refused: ClassVar[Refusals] = {"format": bool}
-    place: ClassVar[str] = "output_config."
-
     effort: Effort | None = None
+    format: OutputFormat | None = None
 
 
 class MessageToolChoice(WireModel):

@@ -26,17 +26,10 @@ class ReasoningOptions(WireModel):
     effort: Effort | None = None
 
 
-class TextFormat(WireModel):
-    """What the text has to look like."""
-
-    refused: ClassVar[Refusals] = {"type": lambda value: value != "text"}
-    place: ClassVar[str] = "text.format."
-
-
 class TextOptions(WireModel):
-    """How the text is written."""
+    """How the text is written; server.response_input reads the format. How many words it takes is up to the model."""
 
-    format: TextFormat = TextFormat()
+    format: BoundedObject = Field(default={"type": "text"})
 
 
 class ResponseRequest(SamplingFields):
@@ -48,6 +41,8 @@ class ResponseRequest(SamplingFields):
         "conversation": bool,
         "prompt": bool,
         "context_management": bool,
+        "moderation": bool,
+        "prompt_cache_options": lambda value: isinstance(value, dict) and value.get("prewarm") is True,
         "truncation": lambda value: value != "disabled",
         "n": lambda value: value != 1,
         "logprobs": bool,
@@ -105,7 +100,9 @@ class Response(TypedDict):
     id: str
     object: Literal["response"]
     created_at: int
+    completed_at: int | None
     status: Literal["in_progress", "completed", "incomplete", "failed"]
+    background: bool
     error: ResponseError | None
     incomplete_details: dict[str, str] | None
     model: str
@@ -116,6 +113,7 @@ class Response(TypedDict):
     top_p: float
     max_output_tokens: int | None
     previous_response_id: str | None
+    service_tier: Literal["default"]
     parallel_tool_calls: bool
     tool_choice: str | dict[str, Any]
     tools: list[dict[str, Any]]
@@ -144,3 +142,10 @@ class InputItems(TypedDict):
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+
+class InputTokens(TypedDict):
+    """What a request would have for a prompt, in tokens."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int

@@ -163,6 +163,10 @@ def test_what_is_stored_can_be_read_and_forgotten(sdk):
     kept = sdk.responses.create(model="org/fake", input=script("a"))
     assert sdk.responses.retrieve(kept.id).output_text == "a"
     assert [item.role for item in sdk.responses.input_items.list(kept.id).data] == ["user"]
+    with pytest.raises(openai.BadRequestError, match="background"):
+        sdk.responses.cancel(kept.id)
+    with pytest.raises(openai.BadRequestError, match="stream"):
+        list(sdk.responses.retrieve(kept.id, stream=True))
     sdk.responses.delete(kept.id)
     with pytest.raises(openai.NotFoundError):
         sdk.responses.retrieve(kept.id)
@@ -174,6 +178,62 @@ def test_what_is_stored_can_be_read_and_forgotten(sdk):
         sdk.responses.retrieve(unkept.id)
 
 
+def test_what_was_asked_is_listed_page_by_page(sdk):
+    items = [{"role": "user", "content": f"{number}"} for number in range(5)]
+    kept = sdk.responses.create(model="org/fake", input=[*items, {"role": "user", "content": script("a")}])
+    newest_first = [item.content[0].text for item in sdk.responses.input_items.list(kept.id, limit=2)]
+    assert newest_first == [script("a"), "4", "3", "2", "1", "0"]
+    page = sdk.responses.input_items.list(kept.id, limit=2, order="asc")
+    assert [item.type for item in page.data] == ["message", "message"]
+    assert page.has_more
+    assert len({item.id for item in page}) == 6
+    with pytest.raises(openai.BadRequestError, match="after"):
+        sdk.responses.input_items.list(kept.id, after="gone")
+
+
+def test_an_item_can_be_named_instead_of_sent(sdk):
+    first = sdk.responses.create(model="org/fake", input=script(f"<think>hm</think>I look.{CALL}"), tools=[TOOL])
+    references = [{"type": "item_reference", "id": item.id} for item in first.output]
+    output = {"type": "function_call_output", "call_id": first.output[-1].call_id, "output": "sunny"}
+    seen = shown(sdk, {"role": "user", "content": "Weather?"}, *references, output)
+    assert [message["role"] for message in seen["messages"]] == ["user", "assistant", "tool", "user"]
+    assistant = seen["messages"][1]
+    assert (assistant["content"], assistant["reasoning_content"]) == ("I look.", "hm")
+    assert assistant["tool_calls"][0]["function"]["name"] == "get_weather"
+
+
+def test_tools_of_a_namespace_are_called_by_both_names(sdk):
+    space = {"type": "namespace", "name": "city", "description": "About cities.", "tools": [TOOL, PATCH]}
+    text = CALL.replace("get_weather", "city__get_weather")
+    whole, _ = create(sdk, text, tools=[space, TOOL])
+    call = whole.output[0]
+    assert (call.name, call.namespace) == ("get_weather", "city")
+    history = call.model_dump(exclude_none=True)
+    seen = shown(sdk, {"role": "user", "content": "x"}, history, tools=[space, TOOL])
+    assert seen["messages"][1]["tool_calls"][0]["function"]["name"] == "city__get_weather"
+    assert [tool["function"]["name"] for tool in seen["tools"]] == [
+        "city__get_weather",
+        "city__apply_patch",
+        "get_weather",
+    ]
+    assert create(sdk, CALL, tools=[space, TOOL])[0].output[0].namespace is None
+
+
+def test_the_grammar_of_a_custom_tool_is_shown_to_the_model(sdk):
+    syntax = {"type": "grammar", "syntax": "lark", "definition": "start: /a+/"}
+    seen = shown(sdk, tools=[{**PATCH, "format": syntax}])
+    assert seen["tools"][0]["function"]["description"].endswith("match this lark grammar:\nstart: /a+/")
+
+
+def test_a_prompt_is_counted_as_it_is_read(sdk):
+    request = {"model": "org/fake", "input": script("hi"), "instructions": "Be brief.", "tools": [TOOL]}
+    counted = sdk.responses.input_tokens.count(**request)
+    whole = sdk.responses.create(**request)
+    assert counted.input_tokens == whole.usage.input_tokens
+    again = {"model": "org/fake", "input": script("ab"), "previous_response_id": whole.id}
+    assert sdk.responses.input_tokens.count(**again).input_tokens == len(script("ab"))
+
+
 @pytest.mark.parametrize(
     ("keys", "param"),
     [
@@ -183,7 +243,11 @@ def test_what_is_stored_can_be_read_and_forgotten(sdk):
         ({"truncation": "auto"}, "truncation"),
         ({"tool_choice": "required", "tools": [TOOL]}, "tool_choice"),
         ({"tool_choice": {"type": "function", "name": "get_weather"}, "tools": [TOOL]}, "tool_choice"),
-        ({"text": {"format": {"type": "json_object"}}}, "type"),
+        ({"tool_choice": "perhaps", "tools": [TOOL]}, "tool_choice"),
+        ({"tool_choice": {"type": "web_search"}, "tools": [TOOL]}, "tool_choice"),
+        ({"text": {"format": {"type": "sound"}}}, "text.format"),
+        ({"moderation": {"model": "m"}}, "moderation"),
+        ({"input": [{"type": "item_reference", "id": "gone"}]}, "input[0]"),
         ({"input": []}, "input"),
         ({"input": [{"type": "computer_call"}]}, "input[0]"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input"),
@@ -207,7 +271,7 @@ def test_a_failure_in_a_stream_is_an_event(server):
     last = json.loads(raw.rstrip("\n").rsplit("data: ", 1)[1])
     assert last["type"] == "response.failed"
     assert last["response"]["status"] == "failed"
-    assert last["response"]["error"]["code"] == "internal_error"
+    assert last["response"]["error"]["code"] == "server_error"
 
 
 def test_scores_come_when_asked_for(sdk):
