@@ -10,6 +10,7 @@ from server.addresses import ForgiveAddresses
 from server.binding import is_loopback
 from server.error_responses import install
 from server.metrics import Metrics
+from server.pages import Pages
 from server.registry import Registry
 from server.response_store import ResponseStore
 from server.routes import (
@@ -31,13 +32,13 @@ from server.version import VERSION
 
 
 def build_app(settings: Settings, registry: Registry) -> Traffic:
-    """The application with its doors: from the outside in they are traffic, address, host, origin, key, size."""
+    """The application with its doors: from the outside in they are traffic, host, origin, page, address, key, size."""
     app: ASGIApp = _routes(settings, registry)
     app = BodyLimit(app, max_bytes=settings.max_body_bytes)
     app = KeyGuard(app, keys=settings.keys())
+    app = Pages(ForgiveAddresses(app))
     app = OriginGuard(app, allowed=settings.allowed_origins)
-    app = HostGuard(app, bound_to=settings.host, allowed=settings.allowed_hosts)
-    return Traffic(ForgiveAddresses(app))
+    return Traffic(HostGuard(app, bound_to=settings.host, allowed=settings.allowed_hosts))
 
 
 def _routes(settings: Settings, registry: Registry) -> FastAPI:
@@ -52,7 +53,7 @@ def _routes(settings: Settings, registry: Registry) -> FastAPI:
         version=VERSION,
         lifespan=lifespan,
         redirect_slashes=False,
-        docs_url=None,  # its page would be fetched from elsewhere
+        docs_url=None,  # its page would be fetched from elsewhere; server/web has its own
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )

@@ -1,0 +1,57 @@
+"""The web pages' files: who gets them, with which headers, and that they ask nobody else for anything."""
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+WEB = Path(__file__).parent.parent.parent / "server" / "web"
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.fixture(scope="module")
+def locked(start_fake):
+    server = start_fake(api_keys="secret")
+    with server.client() as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/", "/web/chat.js", "/web/base.css", "/web/icon.svg"])
+def test_pages_need_no_key_and_forbid_themselves_everything_else(locked, path):
+    response = locked.get(path, headers=BROWSER)
+    assert response.status_code == 200
+    policy = response.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert response.headers["x-content-type-options"] == "nosniff"
+    again = locked.get(path, headers=BROWSER | {"if-none-match": response.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_whoever_wants_no_html_gets_the_api_with_its_key(locked):
+    assert locked.get("/").status_code == 401
+    assert locked.get("/", headers={"authorization": "Bearer secret"}).json()["name"] == "bramley"
+    assert locked.get("/v1/status", headers=BROWSER).status_code == 401
+    assert locked.get("/v1/models", headers=BROWSER).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/web/", "/web/..%2fapp.py", "/web/../app.py", "/web/nothing.js", "/v1/web/chat.js"])
+def test_only_the_files_of_the_folder_are_there(fake, path):
+    response = httpx.get(f"{fake.url}{path}", headers=BROWSER)
+    assert response.status_code == 404
+    assert response.json()["error"]
+
+
+def test_the_guards_stand_before_the_pages_too(client):
+    assert client.get("/", headers=BROWSER | {"host": "evil.com"}).status_code == 403
+    assert client.post("/", headers={"origin": "https://evil.com"}).status_code == 403
+
+
+def test_the_files_name_no_other_host_and_make_no_markup_of_text():
+    for path in WEB.iterdir():
+        text = path.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"(?:src|href)=\"(?:https?:)?//|@import|\burl\(", text), path
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), path
+        assert path.suffix != ".html" or not re.search(r"\son[a-z]+=\"|\sstyle=\"|<style|<script>", text), path
