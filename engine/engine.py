@@ -43,6 +43,7 @@ _NOT_WITH_BEAMS = (
     "presence_penalty",
     "frequency_penalty",
     "logprobs",
+    "logprob_ids",
 )
 _STEP_FAILED = "The engine failed while computing this request; it was not finished."
 
@@ -286,6 +287,7 @@ def _check(request: GenerationRequest, info: ModelInfo) -> None:
     _check_beams(request.sampling)
     _check_ids("prompt", request.prompt_ids, info.vocab_size)
     _check_ids("allowed_token_ids", request.sampling.allowed_token_ids or (), info.vocab_size)
+    _check_ids("logprob_ids", request.sampling.logprob_ids, info.vocab_size)
     _check_ids("bad_words", [token_id for each in request.sampling.bad_sequences for token_id in each], info.vocab_size)
     _check_ids("logit_bias", [token_id for token_id, _ in request.sampling.logit_bias], info.vocab_size)
 

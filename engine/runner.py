@@ -323,7 +323,11 @@ def _arrays(blocks: Iterable[Block[Content]]) -> list[mx.array]:
 
 def _only_asked(token: SampledToken, sequence: Sequence) -> SampledToken:
     """Cut the list of alternatives, as long as the batch's longest, to what this sequence asked for."""
-    asked = sequence.request.sampling.logprobs or 0
+    sampling = sequence.request.sampling
+    if sampling.logprob_ids:
+        named = zip(sampling.logprob_ids, (logprob for _, logprob in token.top_logprobs), strict=False)
+        return SampledToken(token.token_id, token.logprob, tuple(named))
+    asked = sampling.logprobs or 0
     if len(token.top_logprobs) <= asked:
         return token
     return SampledToken(token.token_id, token.logprob, token.top_logprobs[:asked])
@@ -340,4 +344,8 @@ def _read(sampled: Sampled) -> list[SampledToken]:
     for place, row in enumerate(sampled.logprob_rows):
         top = tuple(zip(top_ids[place], top_logprobs[place], strict=True))
         tokens[row] = SampledToken(ids[row], logprobs[place], top)
+    named: Any = [] if sampled.named_logprobs is None else sampled.named_logprobs.tolist()
+    for row, values in zip(sampled.named_rows, named, strict=True):
+        # Their ids are the sequence's own, which puts them in.
+        tokens[row] = SampledToken(ids[row], tokens[row].logprob, tuple((0, value) for value in values))
     return tokens

@@ -16,6 +16,7 @@ from server.response_store import ResponseStore
 from server.routes import (
     chat,
     completions,
+    decisions,
     embeddings,
     health,
     messages,
@@ -64,6 +65,18 @@ def _routes(settings: Settings, registry: Registry) -> FastAPI:
     # Token by token it would tell what others have asked: only where everybody who asks is the one who serves.
     app.state.tells_stored_tokens = is_loopback(settings.host) and not settings.keys()
     install(app)
-    for resource in (chat, completions, responses, messages, embeddings, rerank, tokens, models, health, metrics):
+    for resource in (
+        chat,
+        completions,
+        responses,
+        messages,
+        decisions,
+        embeddings,
+        rerank,
+        tokens,
+        models,
+        health,
+        metrics,
+    ):
         app.include_router(resource.router)
     return app

@@ -8,6 +8,7 @@ from server.registry import WRITING_KINDS, ModelText
 from server.schemas.base import WireModel
 from server.schemas.chat import ChatCompletionRequest
 from server.schemas.completions import CompletionRequest
+from server.schemas.decisions import DecisionRequest
 from server.schemas.embeddings import EmbeddingRequest
 from server.schemas.messages import MessageRequest
 from server.schemas.models import Capabilities
@@ -19,6 +20,7 @@ _CHATTING: dict[str, type[WireModel]] = {
     "/v1/chat/completions": ChatCompletionRequest,
     "/v1/responses": ResponseRequest,
     "/v1/messages": MessageRequest,
+    "/v1/decisions": DecisionRequest,
 }
 _READING: dict[str, dict[str, type[WireModel]]] = {
     "embedder": {"/v1/embeddings": EmbeddingRequest},

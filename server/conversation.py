@@ -68,6 +68,11 @@ class Reading:
         markers = self.text.replies.markers(calls=bool(self.body.offered_tools))
         return needed_ids(markers, self.text.tokenizer.special_tokens())
 
+    @property
+    def has_begun_to_think(self) -> bool:
+        """Whether the prompt ends inside of reasoning."""
+        return self._is_thinking()
+
     def _schemas(self) -> dict[str, dict[str, Any]] | None:
         tools = self.body.offered_tools
         return {tool.function.name: tool.function.parameters for tool in tools} if tools else None

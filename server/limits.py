@@ -41,3 +41,8 @@ MAX_OBJECT_VALUES = 100_000
 
 # Of texts that are compared.
 MAX_PAIRS = 2048
+
+# Of decisions.
+MAX_QUESTIONS = 400
+MAX_OPTIONS = 255  # of a choice
+MAX_LEVELS = 10  # of a score

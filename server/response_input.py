@@ -56,7 +56,9 @@ def _with_id(item: Item) -> Item:
 
 def chat_request(body: ResponseRequest, items: Sequence[Item]) -> ChatCompletionRequest:
     """The chat request that asks for the same. items: of the whole conversation. Raises InvalidRequest."""
-    messages = ([{"role": "system", "content": body.instructions}] if body.instructions else []) + _messages(items)
+    messages = (
+        [{"role": "system", "content": body.instructions}] if body.instructions else []
+    ) + conversation_messages(items)
     if not messages:
         raise InvalidRequest("input is empty.", param="input")
     fields = {
@@ -84,7 +86,7 @@ def _response_format(given: Item) -> Item | None:
     return {"type": kind, kind: {key: value for key, value in given.items() if key != "type"}}
 
 
-def _messages(items: Iterable[Item]) -> list[Item]:
+def conversation_messages(items: Iterable[Item]) -> list[Item]:
     """Messages in order; what the model did in one go, reasoning, text and calls, is one message again."""
     messages: list[Item] = []
     reasoning = ""

@@ -34,10 +34,17 @@ class ClientLeft(Exception):
     """Nobody is there to read the answer."""
 
 
-class Reply(Protocol):
-    """The shape of one API's answers, made from the same deltas whether streamed or whole."""
+class WholeReply(Protocol):
+    """The shape of an answer that is never streamed."""
 
     num_choices: int
+
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> Mapping[str, Any]:
+        """The answer that is not streamed."""
+
+
+class Reply(WholeReply, Protocol):
+    """The shape of one API's answers, made from the same deltas whether streamed or whole."""
 
     def events(self, delta: Delta, usage: Callable[[], Usage]) -> bytes:
         """What is sent for one delta. usage: the tokens so far"""
@@ -48,21 +55,24 @@ class Reply(Protocol):
     def failure(self, error: Exception) -> bytes:
         """What is sent instead when something fails after the first event."""
 
-    def whole(self, choices: Sequence[Choice], usage: Usage) -> Mapping[str, Any]:
-        """The answer that is not streamed."""
-
 
 async def respond(request: Request, generation: Generation, reply: Reply, *, stream: bool) -> Response:
     """Answer with events, or whole.
 
     The first event is there before the status is sent, so that whatever can fail, fails with a proper status.
     """
-    request.state.record["generation"] = generation.generation_id
     if not stream:
-        return await unless_client_leaves(request.receive, _whole(request, generation, reply))
+        return await respond_whole(request, generation, reply)
+    request.state.record["generation"] = generation.generation_id
     events = _events(request, generation, reply)
     first = await unless_client_leaves(request.receive, anext(events))
     return EventStream(first, events, reply.failure, prefix_header(request, generation.prefix))
+
+
+async def respond_whole(request: Request, generation: Generation, reply: WholeReply) -> Response:
+    """Answer when all is there."""
+    request.state.record["generation"] = generation.generation_id
+    return await unless_client_leaves(request.receive, _whole(request, generation, reply))
 
 
 def stopwatch(request: Request, model: ServedModel) -> Stopwatch:
@@ -84,7 +94,7 @@ def prefix_header(request: Request, note: PrefixNote | None) -> dict[str, str]:
     return {"x-bramley-prefix": "; ".join(parts)}
 
 
-async def _whole(request: Request, generation: Generation, reply: Reply) -> Response:
+async def _whole(request: Request, generation: Generation, reply: WholeReply) -> Response:
     async with aclosing(generation.deltas()) as deltas:
         choices = await fold(deltas, reply.num_choices)
     _note(request, generation)

@@ -19,6 +19,7 @@ class SamplingParams:
     bad_sequences: sequences of token ids that the output never has
     seed: None draws one
     logprobs: None is off; k reports the chosen token and the k most likely
+    logprob_ids: reports these in their order instead of the most likely; logprobs has to be on
     min_tokens: no end token is sampled before this many generated tokens
     stop_token_ids: end tokens besides the model's own
     ignore_eos: the model's own end tokens do not stop it
@@ -42,6 +43,7 @@ class SamplingParams:
     bad_sequences: tuple[tuple[int, ...], ...] = ()
     seed: int | None = None
     logprobs: int | None = None
+    logprob_ids: tuple[int, ...] = ()
     min_tokens: int = 0
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False

@@ -99,6 +99,7 @@ class Sampled:
     logprob_rows: which rows asked for log-probabilities; the arrays below have one row for each of them
     logprobs: (asking,) of the chosen tokens
     top_ids, top_logprobs: (asking, k) best first, k the largest asked for
+    named_rows: which rows asked for tokens by their ids; named_logprobs: (named, n) of these, n the most asked for
     """
 
     tokens: mx.array
@@ -106,11 +107,13 @@ class Sampled:
     logprobs: mx.array | None = None
     top_ids: mx.array | None = None
     top_logprobs: mx.array | None = None
+    named_rows: tuple[int, ...] = ()
+    named_logprobs: mx.array | None = None
 
     @property
     def arrays(self) -> list[mx.array]:
         """Everything to evaluate."""
-        optional = (self.logprobs, self.top_ids, self.top_logprobs)
+        optional = (self.logprobs, self.top_ids, self.top_logprobs, self.named_logprobs)
         return [self.tokens, *(array for array in optional if array is not None)]
 
 
@@ -247,7 +250,18 @@ def _with_logprobs(raw: mx.array, tokens: mx.array, rows: Sequence[SamplerRow], 
     index = mx.array(asking)
     most = max(rows[each].params.logprobs or 0 for each in asking)
     scores = score(raw[index], tokens[index], most, kernels)
-    return Sampled(tokens, asking, scores.logprobs, scores.top_ids, scores.top_logprobs)
+    named = tuple(each for each in asking if rows[each].params.logprob_ids)
+    named_logprobs = _named_logprobs(raw, named, rows) if named else None
+    return Sampled(tokens, asking, scores.logprobs, scores.top_ids, scores.top_logprobs, named, named_logprobs)
+
+
+def _named_logprobs(raw: mx.array, named: Sequence[int], rows: Sequence[SamplerRow]) -> mx.array:
+    """Log-probabilities of the tokens that some rows ask for; shorter lists are filled up. Returns (named, most)."""
+    asked = [rows[each].params.logprob_ids for each in named]
+    most = max(map(len, asked))
+    ids = mx.array([[*each, *each[:1] * (most - len(each))] for each in asked])
+    logits = raw[mx.array(list(named))]
+    return mx.take_along_axis(logits, ids, axis=-1) - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
 def _column(values: Sequence[float]) -> mx.array:

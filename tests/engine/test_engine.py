@@ -157,3 +157,19 @@ def test_the_first_output_says_how_long_a_request_waited(tiny_llama):
     outputs = run(engine)
     assert 0 < outputs["first"][0].queued_seconds < outputs["second"][0].queued_seconds
     assert not any(each.queued_seconds for each in outputs["second"][1:])
+
+
+def test_named_tokens_are_scored_beside_rows_that_ask_for_others(engine):
+    vocab_size = engine.info.vocab_size
+    engine.submit(request("all", prompt=PROMPTS[1], max_tokens=1, logprobs=vocab_size))
+    everything = dict(run(engine)["all"][0].token.top_logprobs)
+    engine.submit(request("few", prompt=PROMPTS[1], max_tokens=1, logprobs=0, logprob_ids=(9, 3, 70)))
+    engine.submit(request("one", prompt=PROMPTS[1], max_tokens=1, logprobs=0, logprob_ids=(50,)))
+    engine.submit(request("top", prompt=PROMPTS[1], max_tokens=1, logprobs=2))
+    tops = {name: outputs[0].token.top_logprobs for name, outputs in run(engine).items()}
+    assert [token_id for token_id, _ in tops["few"]] == [9, 3, 70]
+    for token_id, logprob in (*tops["few"], *tops["one"], *tops["top"]):
+        assert logprob == pytest.approx(everything[token_id], abs=1e-5)
+    assert [len(tops[name]) for name in ("few", "one", "top")] == [3, 1, 2]
+    with pytest.raises(ParameterInvalid):
+        engine.submit(request(logprobs=0, logprob_ids=(vocab_size,)))

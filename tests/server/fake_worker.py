@@ -10,6 +10,7 @@ A file load.json in the model's folder scripts the loading: seconds, fail, die; 
 """
 
 import json
+import math
 import os
 import queue
 import re
@@ -152,9 +153,10 @@ class Worker:
         reason = "stop" if token_id == END else "length" if row.position >= sampling.max_tokens else None
         if reason:
             del self.rows[row.request.request_id]
-        return StepOutput(
-            row.request.request_id, scored(token_id, sampling.logprobs), reason, prefix=note, prompt_tokens=scores
-        )
+        token = scored(token_id, sampling.logprobs)
+        if sampling.logprob_ids:
+            token = SampledToken(token_id, -0.5, tuple((each, named_logprob(each)) for each in sampling.logprob_ids))
+        return StepOutput(row.request.request_id, token, reason, prefix=note, prompt_tokens=scores)
 
 
 def scored(token_id: int, count: int | None) -> SampledToken:
@@ -162,6 +164,11 @@ def scored(token_id: int, count: int | None) -> SampledToken:
         return SampledToken(token_id)
     rivals = ((token_id, -0.5), (ord("x"), -1.5), (ord("y"), float("-inf")))
     return SampledToken(token_id, -0.5, rivals[:count])
+
+
+def named_logprob(token_id: int) -> float:
+    """A is half as likely as B, B as C, and so on."""
+    return math.log(2) * (token_id - 100)
 
 
 def script_of(request: GenerationRequest) -> dict:

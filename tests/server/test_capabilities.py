@@ -35,7 +35,8 @@ def test_a_model_s_abilities_are_told(client, filler):
 
 def test_parameters_are_those_of_the_schemas_that_this_model_honours(client, filler):
     fewer, all_of_them = card_of(client)["parameters"], card_of(filler)["parameters"]
-    assert set(fewer) == {"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages"}
+    writing = ("completions", "chat/completions", "responses", "messages", "decisions")
+    assert set(fewer) == {f"/v1/{name}" for name in writing}
     assert set(all_of_them["/v1/completions"]) == set(CompletionRequest.model_fields) - set(CompletionRequest.refused)
     chat = set(ChatCompletionRequest.model_fields) - set(ChatCompletionRequest.refused)
     assert set(fewer["/v1/chat/completions"]) == chat
