@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,12 +17,13 @@ Message = dict[str, Any]
 
 _NO_SCHEMA: dict[str, Any] = {"type": "object", "properties": {}}
 _IMAGE_IN_RESULT = "[image]"
+_BILLING = re.compile(r"\Ax-anthropic-billing-header:[^\n]*\n?")
 
 
 def chat_request(body: MessageFields) -> ChatCompletionRequest:
     """The chat request that asks for the same. Raises InvalidRequest."""
     tools = [tool for index, each in enumerate(body.tools) if (tool := _tool(each, f"tools[{index}]"))]
-    messages = _with_system(_text_of_blocks(body.system, "system", "\n"), _turns(body.messages))
+    messages = _with_system(_system(body.system), _turns(body.messages))
     fields = {
         "messages": messages,
         "continue_final_message": _is_begun(messages),
@@ -79,6 +81,14 @@ def _is_begun(messages: Sequence[Message]) -> bool:
     """Whether the last message is the beginning of the answer."""
     last = messages[-1]
     return last["role"] == "assistant" and not last.get("tool_calls") and bool(last["content"].strip())
+
+
+def _system(given: str | list[Block]) -> str:
+    """The system's text, without the line that a coding agent is billed by.
+
+    It is no part of the instructions, and differs with every request: nothing after it would ever be found again.
+    """
+    return _BILLING.sub("", _text_of_blocks(given, "system", "\n"))
 
 
 def _with_system(system: str, turns: Iterable[Message]) -> list[Message]:

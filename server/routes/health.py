@@ -1,4 +1,4 @@
-"""GET /health, /version and /: is anybody there, and who. Says what the worker's own sign of life says."""
+"""GET /health, /version, /api/hello and /: is anybody there, and who. Says what the worker's own sign of life says."""
 
 from typing import Any
 
@@ -33,6 +33,13 @@ async def health(request: Request) -> JSONResponse:
 def _failing(row: Row, status: str, message: str) -> JSONResponse:
     body: dict[str, Any] = {"status": status, **envelope(row, message)}
     return JSONResponse(body, row.status, dict(row.headers))
+
+
+@router.get("/api/hello")
+@router.head("/api/hello", include_in_schema=False)
+async def hello() -> dict[str, str]:
+    """What a coding agent asks before its first request, to open the connection."""
+    return {"message": "hello"}
 
 
 @router.get("/version")

@@ -1,6 +1,7 @@
 """GET /models and /models/{id}: what is served. Answers from memory, also while a model loads."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -18,7 +19,10 @@ router = APIRouter()
 async def list_models(request: Request) -> ModelList:
     """All served models, the default first."""
     registry: Registry = request.app.state.registry
-    return {"object": "list", "data": [await _card(model) for model in registry.models]}
+    cards = [await _card(model) for model in registry.models]
+    ids = [card["id"] for card in cards]
+    first, last = (ids[0], ids[-1]) if ids else (None, None)
+    return {"object": "list", "data": cards, "first_id": first, "last_id": last, "has_more": False}
 
 
 @router.get("/models/{name:path}")
@@ -41,6 +45,12 @@ async def _card(model: ServedModel) -> ModelCard:
         "max_model_len": context_length,
         "context_length": context_length,
         "capabilities": capabilities(*known) if known else None,
+        "type": "model",
+        "display_name": model.name,
+        "created_at": datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "lifecycle": "active",
+        "max_input_tokens": context_length,
+        "max_tokens": context_length,
     }
 
 

@@ -20,9 +20,10 @@ class Capabilities(TypedDict):
 
 
 class ModelCard(TypedDict):
-    """One served model. What is not known before it has been loaded is null until then.
+    """One served model, in OpenAI's words and in Anthropic's. What is known of a loaded model only is null before.
 
-    max_model_len, context_length: tokens
+    max_model_len, context_length, max_input_tokens, max_tokens: tokens
+    created: Unix seconds; created_at: the same as text
     parameters: by route, the fields of a request that are honoured; in answers about one model
     """
 
@@ -34,6 +35,12 @@ class ModelCard(TypedDict):
     context_length: int | None
     capabilities: Capabilities | None
     parameters: NotRequired[dict[str, list[str]] | None]
+    type: Literal["model"]
+    display_name: str
+    created_at: str
+    lifecycle: Literal["active"]
+    max_input_tokens: int | None
+    max_tokens: int | None
 
 
 class ModelList(TypedDict):
@@ -41,3 +48,6 @@ class ModelList(TypedDict):
 
     object: Literal["list"]
     data: list[ModelCard]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool

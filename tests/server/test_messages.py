@@ -160,6 +160,21 @@ def test_blocks_become_messages(sdk):
     assert seen["tools"][0]["function"]["parameters"] == TOOL["input_schema"]
 
 
+def test_the_line_a_coding_agent_is_billed_by_is_no_part_of_the_prompt(sdk):
+    billed = text("x-anthropic-billing-header: cc_version=2.1.107.3d9; cc_entrypoint=cli; cch=74943;")
+    for system in ([billed, text("Be brief.")], f"{billed['text']}\nBe brief."):
+        assert shown(sdk, system=system)["messages"][0] == {"role": "system", "content": "Be brief."}
+
+
+def test_models_are_listed_for_this_client_too(server, sdk):
+    listed = list(sdk.models.list())
+    assert [(model.id, model.type, model.display_name) for model in listed] == [("org/fake", "model", "org/fake")]
+    assert sdk.models.retrieve("org/fake").created_at.year == 2027
+    assert listed[0].max_input_tokens == 4096
+    with server.client() as client:
+        assert client.head("/api/hello").status_code == 200
+
+
 def test_thinking_is_switched_on_and_off(sdk):
     assert shown(sdk, thinking={"type": "disabled"})["variables"]["enable_thinking"] is False
     on = shown(sdk, thinking={"type": "enabled", "budget_tokens": 2000}, output_config={"effort": "low"})
