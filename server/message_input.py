@@ -64,7 +64,8 @@ def _tool(tool: Block, param: str) -> dict[str, Any] | None:
     schema = tool.get("input_schema") or _NO_SCHEMA
     if not isinstance(schema, dict):
         raise InvalidRequest(f"{param}.input_schema must be an object.", param=f"{param}.input_schema")
-    function = {"name": tool.get("name"), "description": tool.get("description"), "parameters": schema}
+    strict = {} if tool.get("strict") is None else {"strict": tool["strict"]}
+    function = {"name": tool.get("name"), "description": tool.get("description"), "parameters": schema, **strict}
     return {"type": "function", "function": function}
 
 
@@ -188,6 +189,8 @@ def _text(block: Any, param: str, images: str = "") -> str:
         return _string(block, "text", param)
     if kind == "image" and images:
         return images
+    if kind in ("document", "search_result") and _wants_citations(block):
+        raise UnsupportedParameter(f"{param}.citations", "this model does not say what it takes from where")
     if kind == "document":
         return _document(block, param)
     if kind == "search_result":
@@ -197,6 +200,11 @@ def _text(block: Any, param: str, images: str = "") -> str:
         return _string(block, "tool_name", param)
     named = f"a block of type {kind}" if kind in _KNOWN else "a block of a type that is not known here"
     raise UnsupportedParameter(param, f"it is {named}, and this model reads text")
+
+
+def _wants_citations(block: Block) -> bool:
+    asked = block.get("citations")
+    return isinstance(asked, dict) and asked.get("enabled") is True
 
 
 def _document(block: Block, param: str) -> str:

@@ -229,6 +229,10 @@ def test_a_tool_loop_of_the_client_ends(sdk):
         ),
         ({"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "messages[0].content[0].tool_use_id"),
         ({"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "url"}}]}]}, "source"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "document", "citations": {"enabled": True}}]}]},
+            "messages[0].content[0].citations",
+        ),
         ({"tools": [{"name": "a b"}]}, "messages"),
         ({"tools": [{"name": "f", "input_schema": "x"}]}, "tools[0].input_schema"),
         ({"max_tokens": 0}, "max_tokens"),
