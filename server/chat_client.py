@@ -10,6 +10,7 @@ from urllib.parse import quote
 # The first request waits for its model to load.
 ANSWER_SECONDS = 900.0
 ASK_SECONDS = 2.0
+_MAX_BYTES = 16 << 20
 _NOT_OURS = "The server answered with something that is not of this API."
 
 
@@ -17,26 +18,47 @@ class ChatFailed(Exception):
     """The server refused, or went away. str() is one sentence."""
 
 
-class ChatClient:
-    """A server at host and port; an empty key sends none."""
+def reachable(host: str) -> str:
+    """The address to connect to for one to listen on."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host).strip("[]")  # noqa: S104  # nothing is bound here
 
-    def __init__(self, host: str, port: int, key: str = "") -> None:
+
+class ChatClient:
+    """A server at host and port; an empty key sends none. ask_seconds: patience with short questions."""
+
+    def __init__(self, host: str, port: int, key: str = "", ask_seconds: float = ASK_SECONDS) -> None:
         self._host = host
         self._port = port
+        self._ask_seconds = ask_seconds
         self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
 
     @property
     def url(self) -> str:
         """The base URL of the API."""
-        return f"http://{self._host}:{self._port}/v1"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}/v1"
 
     def is_up(self) -> bool:
         """True when a server answers there, be its model loaded or not."""
-        return self._status("/health") == http.HTTPStatus.OK
+        return self._ask("GET", "/health")[0] == http.HTTPStatus.OK
 
     def serves(self, model: str) -> bool:
         """True when a server answers there and has this model."""
-        return self._status(f"/v1/models/{quote(model, safe='')}") == http.HTTPStatus.OK
+        return self._ask("GET", f"/v1/models/{quote(model, safe='')}")[0] == http.HTTPStatus.OK
+
+    def models(self) -> Sequence[Mapping[str, Any]]:
+        """What GET /v1/models lists; nothing where no server answers or the key does not fit."""
+        status, body = self._ask("GET", "/v1/models")
+        return body["data"] if status == http.HTTPStatus.OK else ()
+
+    def ask(self, method: str, path: str) -> Any:
+        """The JSON that a route answers with. Raises ChatFailed where nobody answers or the answer is a refusal."""
+        status, body = self._ask(method, path)
+        if status == 0:
+            raise ChatFailed(f"No server answers at {self.url}: `bramley serve` starts one.")
+        if status != http.HTTPStatus.OK:
+            raise ChatFailed(_message(json.dumps(body).encode()))
+        return body
 
     def answer(
         self, model: str, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]
@@ -53,13 +75,19 @@ class ChatClient:
         except (OSError, http.client.HTTPException) as error:
             raise ChatFailed(f"The connection to the server was lost ({type(error).__name__}).") from None
 
-    def _status(self, path: str) -> int:
+    def _ask(self, method: str, path: str) -> tuple[int, Any]:
+        """Status and JSON of a short question; 0 where no server answers, None where it is not JSON."""
         try:
-            with closing(http.client.HTTPConnection(self._host, self._port, timeout=ASK_SECONDS)) as connection:
-                connection.request("GET", path, headers=self._headers)
-                return connection.getresponse().status
+            with closing(http.client.HTTPConnection(self._host, self._port, timeout=self._ask_seconds)) as connection:
+                connection.request(method, path, headers=self._headers)
+                response = connection.getresponse()
+                body = response.read(_MAX_BYTES)
         except (OSError, http.client.HTTPException):
-            return 0
+            return 0, None
+        try:
+            return response.status, json.loads(body)
+        except ValueError:
+            return response.status, None
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:

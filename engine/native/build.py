@@ -62,19 +62,30 @@ def build(target: Target = "native", *, checked: bool = False, cache: Path | Non
     Raises KernelsUnavailable with a reason of one line.
     """
     toolchain = find_toolchain(target, checked=checked)
-    sources = [*sorted(_FOLDER.glob("*.cpp")), _nanobind() / "src" / "nb_combined.cpp"]
     cache = cache or user_cache_path("bramley") / "kernels"
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        headers = b"".join(path.read_bytes() for path in sorted(_FOLDER.glob("*.hpp")))
-        objects = [cache / f"{_digest(toolchain.identity, headers, path)}.o" for path in sources]
-        module = cache / f"{_digest(toolchain.identity, *(path.name.encode() for path in objects))}.so"
+        sources, objects, module = _files(toolchain, cache)
         if not module.exists():
             _compile_all(toolchain, sources, objects)
             _run_into(module, [toolchain.compiler, *map(str, objects), *toolchain.link_flags])
     except OSError as error:
         raise KernelsUnavailable(f"they could not be stored: {error.strerror}") from error
     return module
+
+
+def is_built(target: Target = "native") -> bool:
+    """Whether the module for this machine is in the cache. Raises KernelsUnavailable where it could not be compiled."""
+    _, _, module = _files(find_toolchain(target), user_cache_path("bramley") / "kernels")
+    return module.exists()
+
+
+def _files(toolchain: Toolchain, cache: Path) -> tuple[Sequence[Path], Sequence[Path], Path]:
+    """The sources, their objects and the module, be they there or not."""
+    sources = [*sorted(_FOLDER.glob("*.cpp")), _nanobind() / "src" / "nb_combined.cpp"]
+    headers = b"".join(path.read_bytes() for path in sorted(_FOLDER.glob("*.hpp")))
+    objects = [cache / f"{_digest(toolchain.identity, headers, path)}.o" for path in sources]
+    return sources, objects, cache / f"{_digest(toolchain.identity, *(path.name.encode() for path in objects))}.so"
 
 
 def find_toolchain(target: Target = "native", *, checked: bool = False) -> Toolchain:

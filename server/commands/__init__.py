@@ -22,6 +22,8 @@ WHERE = {
     "verify": "models.verify",
     "rm": "models.rm",
     "eval": "evaluate.evaluate",
+    "doctor": "doctor.doctor",
+    "connect": "connect.connect",
     "config": "config.app",
     "version": "version.version",
 }

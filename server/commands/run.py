@@ -31,7 +31,7 @@ def run(
     models_dir: ModelsDir = None,
 ) -> None:
     """Chat in the terminal, with the running server where it has the model, else with one for this chat alone."""
-    from server.chat_client import ChatClient
+    from server.chat_client import ChatClient, reachable
     from server.commands.find import model_here, store_of
     from server.own_server import own_server, serve_command
     from server.store_errors import ModelUnfit
@@ -43,7 +43,7 @@ def run(
         prompt = sys.stdin.read()
     options = given(temperature=temperature, max_completion_tokens=max_tokens, seed=seed)
     key = next(iter(settings.keys()), "")
-    running = ChatClient(_reachable(settings.host), settings.port, key)
+    running = ChatClient(reachable(settings.host), settings.port, key)
     if running.serves(model):
         _chat(TerminalChat(running, model, system=system, options=options), prompt)
         return
@@ -52,10 +52,6 @@ def run(
         raise ModelUnfit(found.id, "makes embeddings and does not chat; `bramley serve` serves it")
     with own_server(serve_command(model, settings.models_dir, settings.config), key) as client:
         _chat(TerminalChat(client, found.id, system=system, options=options), prompt)
-
-
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104  # a comparison
 
 
 def _chat(chat: "TerminalChat", prompt: str | None) -> None:

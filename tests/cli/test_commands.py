@@ -73,7 +73,7 @@ def test_a_command_imports_no_other_commands_file(environment):
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    assert result.stderr.strip() == "server.commands.version"
+    assert result.stderr.strip() == "server.commands.version, server.commands.options"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,0 +1,31 @@
+"""One finding of the doctor, as a value."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["ok", "warning", "failure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, what was found in a few words, and how to mend it; nothing to mend where it is well."""
+
+    name: str
+    state: State
+    found: str
+    mend: str = ""
+
+
+def ok(name: str, found: str) -> Finding:
+    """Nothing to do."""
+    return Finding(name, "ok", found)
+
+
+def warning(name: str, found: str, mend: str) -> Finding:
+    """It works, yet not as well as it could."""
+    return Finding(name, "warning", found, mend)
+
+
+def failure(name: str, found: str, mend: str) -> Finding:
+    """It does not work like this."""
+    return Finding(name, "failure", found, mend)

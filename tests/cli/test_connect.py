@@ -1,0 +1,166 @@
+"""`bramley connect`: settings that each client can read, and files that keep what was in them."""
+
+import ast
+import json
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from server.connect.clients import CLIENTS
+
+FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
+URL = "http://127.0.0.1:9/v1"
+FILES = {
+    "continue": ".continue/models/bramley.yaml",
+    "zed": ".config/zed/settings.json",
+    "opencode": ".config/opencode/opencode.json",
+    "claude-code": ".claude/bramley.json",
+    "codex": ".codex/bramley.config.toml",
+    "aider": ".aider.bramley.yml",
+}
+
+
+@pytest.fixture
+def connect(bramley, environment, tmp_path):
+    """Run connect in a home of its own, with one stored model of 128 tokens of context."""
+    environment |= {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / ".config"), "BRAMLEY_MODELS": "llama"}
+    assert bramley("pull", FIXTURES / "llama").returncode == 0
+
+    def run(*arguments, **variables):
+        return bramley("connect", *arguments, **variables)
+
+    return run
+
+
+def pieces(client, text):  # noqa: PLR0911  # one per client
+    """What a client would read out of its settings: address, model and, where it has one, context length."""
+    if client == "open-webui":
+        words = dict(word.split("=", 1) for word in shlex.split(text.splitlines()[0]) if "=" in word)
+        return words["OPENAI_API_BASE_URL"], "llama", None
+    if client == "continue":
+        (model,) = yaml.safe_load(text)["models"]
+        return model["apiBase"], model["model"], model["defaultCompletionOptions"]["contextLength"]
+    if client == "zed":
+        provider = json.loads(text)["language_models"]["openai_compatible"]["bramley"]
+        return (
+            provider["api_url"],
+            provider["available_models"][0]["name"],
+            provider["available_models"][0]["max_tokens"],
+        )
+    if client == "opencode":
+        provider = json.loads(text)["provider"]["bramley"]
+        ((name, model),) = provider["models"].items()
+        return provider["options"]["baseURL"], name, model["limit"]["context"]
+    if client == "claude-code":
+        environment = json.loads(text)["env"]
+        return environment["ANTHROPIC_BASE_URL"] + "/v1", environment["ANTHROPIC_DEFAULT_SONNET_MODEL"], None
+    if client == "codex":
+        content = tomllib.loads(text)
+        provider = content["model_providers"][content["model_provider"]]
+        assert provider["wire_api"] == "responses"
+        return provider["base_url"], content["model"], content["model_context_window"]
+    if client == "aider":
+        content = yaml.safe_load(text)
+        return content["openai-api-base"], content["model"].removeprefix("openai/"), None
+    if client == "llm":
+        (model,) = yaml.safe_load(text)
+        return model["api_base"], model["model_name"], None
+    (call,) = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and node.keywords]
+    words = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
+    return words["base_url"], words["model"], None
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_settings_name_the_address_the_model_and_its_context(connect, client):
+    url, model, context_length = pieces(client, connect(client).stdout)
+    assert (url, model) == (URL, "llama")
+    assert context_length in (None, 128)
+
+
+@pytest.mark.parametrize("client", FILES)
+def test_written_settings_are_those_that_were_shown(connect, client, tmp_path):
+    shown = connect(client).stdout
+    assert connect(client, "--write").returncode == 0
+    assert (tmp_path / FILES[client]).read_text() == shown
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_key_is_never_printed_and_files_that_hold_it_are_private(connect, client, tmp_path):
+    result = connect(client, BRAMLEY_API_KEYS="sesame")
+    assert "sesame" not in result.stdout + result.stderr
+    result = connect(client, "--write", BRAMLEY_API_KEYS="sesame")
+    assert "sesame" not in result.stdout + result.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and "sesame" in path.read_text(errors="replace")]
+    assert [path for path in files if path.stat().st_mode & 0o077] == []
+
+
+def test_what_stands_in_the_file_is_kept_there_and_beside_it(connect, tmp_path):
+    path = tmp_path / FILES["zed"]
+    path.parent.mkdir(parents=True)
+    mine = {"name": "mine", "max_tokens": 1}
+    before = {
+        "theme": "One Dark",
+        "language_models": {"openai_compatible": {"bramley": {"available_models": [mine, {"name": "llama"}]}}},
+    }
+    path.write_text(json.dumps(before))
+    path.chmod(0o640)
+    assert connect("zed", "--write").returncode == 0
+    after = json.loads(path.read_text())
+    assert after["theme"] == "One Dark"
+    models = after["language_models"]["openai_compatible"]["bramley"]["available_models"]
+    assert [(model["name"], model["max_tokens"]) for model in models] == [("mine", 1), ("llama", 128)]
+    (copy,) = path.parent.glob("*.bak")
+    assert json.loads(copy.read_text()) == before
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert connect("zed", "--write").returncode == 0
+    assert len(list(path.parent.glob("*.bak"))) == 1
+
+
+def test_comments_are_not_lost(connect, tmp_path):
+    path = tmp_path / FILES["zed"]
+    path.parent.mkdir(parents=True)
+    path.write_text("// mine\n{}\n")
+    result = connect("zed", "--write")
+    assert result.returncode == 1
+    assert "by hand" in result.stderr
+    assert path.read_text() == "// mine\n{}\n"
+
+
+def test_item_of_a_list_is_added_once_and_replaced(connect, environment):
+    connect("llm", "--write")
+    (path,) = Path(environment["HOME"]).rglob("extra-openai-models.yaml")
+    path.write_text("# mine\n- model_id: other\n  model_name: other\n" + path.read_text().replace(":9/", ":7/"))
+    assert connect("llm", "--write").returncode == 0
+    assert path.read_text().startswith("# mine\n")
+    models = yaml.safe_load(path.read_text())
+    assert [model["model_id"] for model in models] == ["other", "bramley/llama"]
+    assert models[1]["api_base"] == URL
+
+
+def test_a_client_without_a_file_is_not_written(connect):
+    result = connect("langchain", "--write")
+    assert result.returncode == 1
+    assert "no settings file" in result.stderr
+
+
+def test_clients_are_listed_and_a_misspelt_one_is_recognised(connect):
+    assert connect().stdout.split() == json.loads(connect("--json").stdout) == list(CLIENTS)
+    assert json.loads(connect("zed", "--json").stdout)["text"] == connect("zed").stdout
+    result = connect("Claude Kode")
+    assert result.returncode == 2
+    assert "claude-code" in result.stderr
+
+
+def test_a_model_that_embeds_is_connected_as_one(connect, bramley):
+    assert bramley("pull", FIXTURES / "qwen3-embedding").returncode == 0
+    assert "OpenAIEmbeddings" in connect("langchain", "--model", "qwen3-embedding").stdout
+    assert "roles: [embed]" in connect("continue", "--model", "qwen3-embedding").stdout
+
+
+def test_an_unknown_model_is_refused(connect):
+    result = connect("zed", "--model", "lama")
+    assert result.returncode == 1
+    assert "nearest names are llama" in result.stderr
