@@ -51,9 +51,12 @@ class ChatClient:
         status, body = self._ask("GET", "/v1/models")
         return body["data"] if status == http.HTTPStatus.OK else ()
 
-    def ask(self, method: str, path: str) -> Any:
-        """The JSON that a route answers with. Raises ChatFailed where nobody answers or the answer is a refusal."""
-        status, body = self._ask(method, path)
+    def ask(self, method: str, path: str, *, patient: bool = False) -> Any:
+        """The JSON that a route answers with. Raises ChatFailed where nobody answers or the answer is a refusal.
+
+        patient: the answer may take as long as one of a model
+        """
+        status, body = self._ask(method, path, ANSWER_SECONDS if patient else self._ask_seconds)
         if status == 0:
             raise ChatFailed(f"No server answers at {self.url}: `bramley serve` starts one.")
         if status != http.HTTPStatus.OK:
@@ -75,10 +78,11 @@ class ChatClient:
         except (OSError, http.client.HTTPException) as error:
             raise ChatFailed(f"The connection to the server was lost ({type(error).__name__}).") from None
 
-    def _ask(self, method: str, path: str) -> tuple[int, Any]:
+    def _ask(self, method: str, path: str, seconds: float | None = None) -> tuple[int, Any]:
         """Status and JSON of a short question; 0 where no server answers, None where it is not JSON."""
+        timeout = self._ask_seconds if seconds is None else seconds
         try:
-            with closing(http.client.HTTPConnection(self._host, self._port, timeout=self._ask_seconds)) as connection:
+            with closing(http.client.HTTPConnection(self._host, self._port, timeout=timeout)) as connection:
                 connection.request(method, path, headers=self._headers)
                 response = connection.getresponse()
                 body = response.read(_MAX_BYTES)

@@ -174,6 +174,11 @@ def load_settings(**flags: Any) -> Settings:
     return Settings(**flags)
 
 
+def variables_in_use() -> list[str]:
+    """The BRAMLEY_* variables that are set."""
+    return sorted(name for name in os.environ if name.startswith("BRAMLEY_") and os.environ[name])
+
+
 def worker_environment() -> dict[str, str]:
     """The environment of a worker process. It loads the very code that the parent runs."""
     kept = {

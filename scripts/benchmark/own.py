@@ -21,10 +21,12 @@ class OwnServer:
     def start(self) -> str:
         """Have a fresh process; returns its base URL."""
         from server.own_server import own_server, serve_command
+        from server.settings import load_settings
 
         self.stop()
         os.environ["BRAMLEY_PREFIX_FOLDER"] = str(self._prefix_folder)
-        self._running = own_server(serve_command(self._model, ROOT / "models"))
+        settings = load_settings()
+        self._running = own_server(serve_command(self._model, settings.models_dir, settings.config))
         return self._running.__enter__().url
 
     def stop(self) -> None:
@@ -37,7 +39,8 @@ class OwnServer:
 @contextmanager
 def own(model: str) -> Iterator[OwnServer]:
     """An own server that is gone afterwards."""
-    sys.path.insert(0, str(ROOT))
+    if (ROOT / "server").is_dir():  # else Bramley is installed without a checkout
+        sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory() as folder:
         server = OwnServer(model, Path(folder))
         try:

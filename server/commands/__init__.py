@@ -21,9 +21,13 @@ WHERE = {
     "show": "models.show",
     "verify": "models.verify",
     "rm": "models.rm",
+    "ps": "running.ps",
+    "stop": "running.stop",
     "eval": "evaluate.evaluate",
     "doctor": "doctor.doctor",
     "connect": "connect.connect",
+    "service": "service.app",
+    "bench": "bench.app",
     "config": "config.app",
     "version": "version.version",
 }

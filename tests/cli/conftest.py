@@ -114,6 +114,7 @@ def terminal(environment):
 class StubServer:
     """An OpenAI-compatible server with one model, "stub", that answers with the pieces it is given.
 
+    status_page: what GET /v1/status answers; unloaded: the models that were asked to leave
     bodies: the chat requests, in order; hung_up: set when a client leaves in the middle of an answer
     """
 
@@ -121,7 +122,7 @@ class StubServer:
         self.pieces = ["Paris", " is", " it."]
         self.ending = "data: [DONE]\n\n"
         self.status, self.pause = 200, 0.0
-        self.bodies, self.keys = [], []
+        self.bodies, self.keys, self.unloaded, self.status_page = [], [], [], None
         self.hung_up = threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.server.daemon_threads = True
@@ -139,12 +140,23 @@ def _handler(stub):
             pass
 
         def do_GET(self):
+            if self.path == "/v1/status" and stub.status_page is not None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(stub.status_page).encode())
+                return
             self.send_response(200 if self.path in ("/health", "/v1/models/stub", "/v1/models/org%2Fstub") else 404)
             self.end_headers()
 
         def do_POST(self):
+            if self.path.endswith("/unload") and stub.status == 200:
+                stub.unloaded.append(self.path.split("/")[-2])
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"{}")
+                return
             stub.keys.append(self.headers.get("authorization"))
-            stub.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            stub.bodies.append(json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}"))
             self.send_response(stub.status)
             self.end_headers()
             try:
