@@ -1,11 +1,11 @@
-"""How far a pull has come, how fast, and how long it will still take. Knows nothing of terminals."""
+"""How far a pull or a load has come, how fast, and how long it will still take. Knows nothing of terminals."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Literal
 
-Stage = Literal["waiting for another process", "downloading", "unpacking", "copying", "verifying"]
+Stage = Literal["waiting for another process", "downloading", "unpacking", "copying", "verifying", "loading"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,36 @@ import typer
 if TYPE_CHECKING:
     from server.settings import Settings
 
+
+def _ids_here(incomplete: str) -> list[str]:
+    """Ids of stored models that begin so, for the shell's completion. A wrong setting completes nothing."""
+    from server.commands.find import store_of
+    from server.exit_codes import CommandFailed
+
+    try:
+        models = store_of(settings_of()).list()
+    except (CommandFailed, typer.BadParameter):
+        return []
+    return [model.id for model in models if model.id.startswith(incomplete)]
+
+
 ModelsDir = Annotated[
     Path | None,
     typer.Option(help="Folder of the models.", show_default="models/ of the checkout, or in the user's data folder"),
 ]
 ModelName = Annotated[
     str,
-    typer.Argument(help="A catalogue id, a Hugging Face repository (org/name), or a path.", show_default=False),
+    typer.Argument(
+        help="A catalogue id, a Hugging Face repository (org/name), or a path.",
+        show_default=False,
+        autocompletion=_ids_here,
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file of settings.", show_default="config.toml in the user's folder, if there"),
 ]
-StoredName = Annotated[str, typer.Argument(help="The model's id.", show_default=False)]
+StoredName = Annotated[str, typer.Argument(help="The model's id.", show_default=False, autocompletion=_ids_here)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

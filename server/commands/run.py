@@ -8,6 +8,7 @@ import typer
 from server.commands.options import ConfigFile, ModelName, ModelsDir, given, settings_of
 
 if TYPE_CHECKING:
+    from server.chat_client import ChatClient
     from server.terminal_chat import TerminalChat
 
 
@@ -51,7 +52,28 @@ def run(
     if found.only_embeds:
         raise ModelUnfit(found.id, "makes embeddings and does not chat; `bramley serve` serves it")
     with own_server(serve_command(model, settings.models_dir, settings.config), key) as client:
+        if is_terminal(sys.stderr):
+            _show_load(client, found.id)
         _chat(TerminalChat(client, found.id, system=system, options=options), prompt)
+
+
+def _show_load(client: "ChatClient", name: str) -> None:
+    """A bar until the model is there; what went wrong is said by the first answer."""
+    import asyncio
+    from functools import partial
+
+    from server.chat_client import ChatFailed
+    from server.load_report import report_load
+    from server.terminal import pull_report
+
+    def loading() -> tuple[int, int] | None:
+        try:
+            health = client.ask("GET", "/health")
+        except ChatFailed:
+            return None
+        return (health["done_bytes"], health["total_bytes"]) if health["status"] == "loading" else None
+
+    asyncio.run(report_load(loading, partial(pull_report, name)))
 
 
 def _chat(chat: "TerminalChat", prompt: str | None) -> None:

@@ -166,8 +166,8 @@ def langchain(served: Served, home: Path) -> Connection:
         lines = [
             "from langchain_openai import ChatOpenAI",
             "",
-            f"model = ChatOpenAI({arguments}, stream_usage=True)",
-            'print(model.invoke("Good morning").content)',
+            f"model = ChatOpenAI({arguments}, stream_usage=True, max_tokens=500)",
+            'print(model.invoke("What is the capital of France?").content)',
         ]
     return Connection(_text(lines), "pip install langchain-openai, and run it.", has_key=bool(served.key))
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,16 @@ def test_pace_counts_from_where_this_attempt_began():
     pace = Pace(lambda: next(times))
     assert pace.see(Progress("downloading", 600, 1000)) is None
     assert pace.see(Progress("downloading", 800, 1000)) == (100.0, 2.0)
+
+
+def test_the_shell_completes_commands_and_names_of_models(stored, environment):
+    program = Path(sys.executable).with_name("bramley")
+
+    def completed(words):
+        asked = {"_BRAMLEY_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        result = subprocess.run([program], env=environment | asked, capture_output=True, text=True, check=False)
+        return result.stdout.split()
+
+    assert completed("bramley ver") == ["verify", "version"]
+    assert completed("bramley show qw") == ["qwen3-embedding"]
+    assert completed("bramley rm x") == []
