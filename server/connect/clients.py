@@ -16,6 +16,8 @@ from server.connect.merging import merge_json, merge_list_of_models
 
 # What a model may write in one answer, as a part of its context, for clients that want to know.
 _ANSWER_PART = 4
+# Tokens that coding agents send before the first question: Codex 9,000, opencode 8,000, Claude Code 20,000.
+_AGENTS_CONTEXT = 32_768
 
 
 def open_webui(served: Served, home: Path) -> Connection:
@@ -87,7 +89,9 @@ def opencode(served: Served, home: Path) -> Connection:
     }
     settings = {"$schema": "https://opencode.ai/config.json", "provider": {"bramley": provider}}
     then = f"opencode --model bramley/{served.model}"
-    return _json(settings, home / ".config" / "opencode" / "opencode.json", _with_key(then, served))
+    return _json(
+        settings, home / ".config" / "opencode" / "opencode.json", _for_agents(_with_key(then, served), served)
+    )
 
 
 def claude_code(served: Served, home: Path) -> Connection:
@@ -103,7 +107,8 @@ def claude_code(served: Served, home: Path) -> Connection:
     }
     path = home / ".claude" / "bramley.json"
     text = json.dumps({"model": "sonnet", "env": environment}, indent=2) + "\n"
-    return Connection(text, f"claude --settings {path}", path, has_key=bool(served.key))
+    then = _for_agents(f"claude --settings {path}", served)
+    return Connection(text, then, path, has_key=bool(served.key))
 
 
 def codex(served: Served, home: Path) -> Connection:
@@ -120,7 +125,8 @@ def codex(served: Served, home: Path) -> Connection:
         *([f'env_key = "{KEY_VARIABLE}"'] if served.key else []),
     ]
     path = home / ".codex" / "bramley.config.toml"
-    return Connection(_text(lines), _with_key("codex --profile bramley", served), path)
+    then = _for_agents(_with_key("codex --profile bramley", served), served)
+    return Connection(_text(lines), then, path)
 
 
 def aider(served: Served, home: Path) -> Connection:
@@ -191,6 +197,15 @@ def _json(settings: dict[str, Any], path: Path, then: str) -> Connection:
 
 def _with_key(then: str, served: Served) -> str:
     return f"{KEY_VARIABLE}=YOUR_KEY {then}" if served.key else then
+
+
+def _for_agents(then: str, served: Served) -> str:
+    if served.context_length >= _AGENTS_CONTEXT:
+        return then
+    return (
+        f"{then}\n{served.model} has a context of {served.context_length} tokens: coding agents fill 8,000 to 20,000 "
+        f"with instructions alone, and want a model with {_AGENTS_CONTEXT} or more."
+    )
 
 
 def _yaml(text: str) -> str:

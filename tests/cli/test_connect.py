@@ -4,12 +4,17 @@ import ast
 import json
 import shlex
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from server.connect.clients import CLIENTS
+from server.connect.connection import Served
+from server.connect.writing import write
+from server.pull import pull
+from server.store import Store
 
 FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
 URL = "http://127.0.0.1:9/v1"
@@ -23,11 +28,15 @@ FILES = {
 }
 
 
+SERVED = Served("http://127.0.0.1:9", "llama", 128)
+HOME = Path("/home/somebody")
+
+
 @pytest.fixture
 def connect(bramley, environment, tmp_path):
     """Run connect in a home of its own, with one stored model of 128 tokens of context."""
     environment |= {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / ".config"), "BRAMLEY_MODELS": "llama"}
-    assert bramley("pull", FIXTURES / "llama").returncode == 0
+    pull(str(FIXTURES / "llama"), Store(Path(environment["BRAMLEY_MODELS_DIR"])), lambda _: None)
 
     def run(*arguments, **variables):
         return bramley("connect", *arguments, **variables)
@@ -74,27 +83,42 @@ def pieces(client, text):  # noqa: PLR0911  # one per client
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_settings_name_the_address_the_model_and_its_context(connect, client):
-    url, model, context_length = pieces(client, connect(client).stdout)
+def test_settings_name_the_address_the_model_and_its_context(client):
+    url, model, context_length = pieces(client, CLIENTS[client](SERVED, HOME).text)
     assert (url, model) == (URL, "llama")
     assert context_length in (None, 128)
 
 
 @pytest.mark.parametrize("client", FILES)
-def test_written_settings_are_those_that_were_shown(connect, client, tmp_path):
-    shown = connect(client).stdout
-    assert connect(client, "--write").returncode == 0
-    assert (tmp_path / FILES[client]).read_text() == shown
+def test_a_file_is_where_its_client_looks(client):
+    connection = CLIENTS[client](SERVED, HOME)
+    assert connection.path == HOME / FILES[client]
+    if connection.merge is not None:
+        assert connection.merge("") == connection.text
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_key_is_never_printed_and_files_that_hold_it_are_private(connect, client, tmp_path):
-    result = connect(client, BRAMLEY_API_KEYS="sesame")
-    assert "sesame" not in result.stdout + result.stderr
-    result = connect(client, "--write", BRAMLEY_API_KEYS="sesame")
-    assert "sesame" not in result.stdout + result.stderr
-    files = [path for path in tmp_path.rglob("*") if path.is_file() and "sesame" in path.read_text(errors="replace")]
-    assert [path for path in files if path.stat().st_mode & 0o077] == []
+def test_files_that_hold_a_key_are_private(client, tmp_path):
+    connection = CLIENTS[client](replace(SERVED, key="sesame"), tmp_path)
+    assert connection.has_key == ("sesame" in connection.text)
+    if client in FILES:
+        path, _ = write(connection)
+        assert (path.stat().st_mode & 0o077 == 0) == connection.has_key
+
+
+def test_what_is_written_is_what_was_shown_but_for_the_key(connect, tmp_path):
+    shown = connect("claude-code", BRAMLEY_API_KEYS="sesame")
+    written = connect("claude-code", "--write", BRAMLEY_API_KEYS="sesame")
+    assert written.returncode == 0, written.stderr
+    assert "sesame" not in shown.stdout + shown.stderr + written.stdout + written.stderr
+    content = (tmp_path / FILES["claude-code"]).read_text()
+    assert content == shown.stdout.replace("YOUR_KEY", "sesame")
+    assert pieces("claude-code", content)[:2] == (URL, "llama")
+
+
+def test_too_short_a_context_for_an_agent_is_said():
+    assert "context of 128 tokens" in CLIENTS["codex"](SERVED, HOME).then
+    assert "context" not in CLIENTS["codex"](replace(SERVED, context_length=65536), HOME).then
 
 
 def test_what_stands_in_the_file_is_kept_there_and_beside_it(connect, tmp_path):
@@ -154,10 +178,10 @@ def test_clients_are_listed_and_a_misspelt_one_is_recognised(connect):
     assert "claude-code" in result.stderr
 
 
-def test_a_model_that_embeds_is_connected_as_one(connect, bramley):
-    assert bramley("pull", FIXTURES / "qwen3-embedding").returncode == 0
-    assert "OpenAIEmbeddings" in connect("langchain", "--model", "qwen3-embedding").stdout
-    assert "roles: [embed]" in connect("continue", "--model", "qwen3-embedding").stdout
+def test_a_model_that_embeds_is_connected_as_one():
+    served = replace(SERVED, embeds=True)
+    assert "OpenAIEmbeddings" in CLIENTS["langchain"](served, HOME).text
+    assert "roles: [embed]" in CLIENTS["continue"](served, HOME).text
 
 
 def test_an_unknown_model_is_refused(connect):

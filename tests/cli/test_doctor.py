@@ -1,12 +1,18 @@
 """`bramley doctor`: what it finds on a machine, and that everything wrong comes with a way to mend it."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from server.doctor import examine
+from server.pull import pull
+from server.settings import Settings
+from server.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = {
@@ -24,26 +30,40 @@ NAMES = {
 
 
 @pytest.fixture
-def doctor(bramley):
-    """Findings by name, with the exit code under ""."""
+def doctor(tmp_path, monkeypatch):
+    """Findings by name, for settings on top of those of a machine that is well."""
+    for name in [name for name in os.environ if name.startswith("BRAMLEY_")]:
+        monkeypatch.delenv(name)
+    usual = {
+        "models_dir": tmp_path / "models",
+        "hf_hub_cache": tmp_path / "huggingface",
+        "prefix_folder": tmp_path / "prefixes",
+        "port": 9,
+    }
 
-    def examine(**variables):
-        result = bramley("doctor", "--json", **variables)
-        assert "Traceback" not in result.stderr, result.stderr
-        rows = {row["name"]: row for row in json.loads(result.stdout)}
-        assert [row for row in rows.values() if row["state"] != "ok" and not row["mend"]] == []
-        return rows | {"": result.returncode}
+    def look(**settings):
+        found = examine(Settings(**usual | settings))
+        assert [each for each in found if each.state != "ok" and not each.mend] == []
+        return {each.name: each for each in found}
 
-    return examine
+    return look
 
 
 def test_a_machine_that_is_well_has_nothing_to_mend(doctor):
     found = doctor()
     assert set(found) >= NAMES
-    assert found[""] == 0
-    assert found["mlx"]["state"] == "ok"
-    assert found["models"]["found"] == "none"
-    assert found["port"]["found"] == "9 is free"
+    assert [each.name for each in found.values() if each.state == "failure"] == []
+    assert found["mlx"].state == "ok"
+    assert found["models"].found == "none"
+    assert found["port"].found == "9 is free"
+
+
+def test_findings_are_json_and_a_failure_is_an_exit_code(bramley):
+    result = bramley("doctor", "--json", BRAMLEY_HOST="0.0.0.0", BRAMLEY_API_KEYS_FILE="/nowhere")  # noqa: S104
+    assert result.returncode == 1
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert set(rows["address"]) == {"name", "state", "found", "mend"}
+    assert rows["API keys"]["state"] == "failure"
 
 
 def test_findings_are_lines_in_a_pipe(bramley):
@@ -54,41 +74,45 @@ def test_findings_are_lines_in_a_pipe(bramley):
 
 def test_port_of_another_program_is_a_failure_and_that_of_a_running_server_is_not(doctor, stub_server):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        found = doctor(BRAMLEY_PORT=str(other.getsockname()[1]))
-    assert found[""] == 1
-    assert "used by another program" in found["port"]["found"]
-    assert "--port" in found["port"]["mend"]
-    assert "Bramley is serving" in doctor(BRAMLEY_PORT=str(stub_server.port))["port"]["found"]
+        found = doctor(port=other.getsockname()[1])["port"]
+    assert found.state == "failure"
+    assert "used by another program" in found.found
+    assert "--port" in found.mend
+    assert "Bramley is serving" in doctor(port=stub_server.port)["port"].found
 
 
 def test_public_address_needs_a_key(doctor):
-    found = doctor(BRAMLEY_HOST="0.0.0.0")  # noqa: S104  # nothing listens
-    assert (found[""], found["address"]["state"]) == (1, "failure")
-    assert doctor(BRAMLEY_HOST="0.0.0.0", BRAMLEY_ALLOW_INSECURE="1")["address"]["state"] == "warning"  # noqa: S104
-    assert doctor(BRAMLEY_HOST="0.0.0.0", BRAMLEY_API_KEYS="sesame")["address"]["state"] == "ok"  # noqa: S104
+    public = {"host": "0.0.0.0"}  # noqa: S104  # nothing listens
+    assert doctor(**public)["address"].state == "failure"
+    assert doctor(**public, allow_insecure=True)["address"].state == "warning"
+    assert doctor(**public, api_keys=("sesame",))["address"].state == "ok"
 
 
-def test_keys_that_others_may_read_or_that_nobody_can_are_found(doctor, tmp_path):
+def test_keys_that_others_may_read_are_found(doctor, tmp_path):
     file = tmp_path / "keys"
-    assert doctor(BRAMLEY_API_KEYS_FILE=str(file))["API keys"]["state"] == "failure"
     file.write_text("sesame\n")
     file.chmod(0o644)
-    found = doctor(BRAMLEY_API_KEYS_FILE=str(file))
-    assert found["key file"]["mend"] == f"chmod 600 {file}"
-    assert "sesame" not in json.dumps(found)
+    found = doctor(api_keys_file=file)
+    assert found["key file"].mend == f"chmod 600 {file}"
+    assert "sesame" not in str(found)
     file.chmod(0o600)
-    assert "key file" not in doctor(BRAMLEY_API_KEYS_FILE=str(file))
+    assert "key file" not in doctor(api_keys_file=file)
 
 
-def test_damaged_models_and_unfinished_downloads_are_found(doctor, bramley, environment):
-    bramley("pull", ROOT / "tests" / "parity" / "fixtures" / "llama")
-    models = Path(environment["BRAMLEY_MODELS_DIR"])
-    assert doctor()["models"]["found"].startswith("1, ")
-    (models / "llama" / "config.json").write_text("{}")
-    (models / ".partial" / "org--half").mkdir()
+def test_doors_without_a_lock_are_found(doctor):
+    assert doctor(allowed_hosts=("*",))["allowed hosts"].state == "warning"
+    assert doctor(allowed_origins=("*",))["allowed origins"].state == "warning"
+    assert "allowed origins" not in doctor(allowed_origins=("*",), api_keys=("sesame",))
+
+
+def test_damaged_models_and_unfinished_downloads_are_found(doctor, tmp_path):
+    pull(str(ROOT / "tests" / "parity" / "fixtures" / "llama"), Store(tmp_path / "models"), lambda _: None)
+    assert doctor()["models"].found.startswith("1, ")
+    (tmp_path / "models" / "llama" / "config.json").write_text("{}")
+    (tmp_path / "models" / ".partial" / "org--half").mkdir()
     found = doctor()
-    assert found["models"]["found"] == "damaged: llama"
-    assert "bramley rm org/half" in found["unfinished downloads"]["mend"]
+    assert found["models"].found == "damaged: llama"
+    assert "bramley rm org/half" in found["unfinished downloads"].mend
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="maps of processes are Linux's")
@@ -101,8 +125,7 @@ def test_another_process_with_mlx_is_found(doctor):
     assert other.stdout is not None
     with other, other.stdin:
         assert other.stdout.readline() == "up\n"
-        found = doctor()["other MLX processes"]
-        assert f"{other.pid} (" in found["found"]
+        assert f"{other.pid} (" in doctor()["other MLX processes"].found
         other.stdin.close()
 
 
