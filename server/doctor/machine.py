@@ -2,6 +2,7 @@
 
 import ctypes
 import ctypes.util
+import os
 import platform
 import resource
 import sys
@@ -19,7 +20,7 @@ _LEAST_FREE_BYTES = 2_000_000_000
 _LEAST_FILES = 1024
 # Programs that use MLX, by a word of their command line.
 _MLX_WORDS = ("mlx_lm", "mlx-lm", "mlx_vlm", "mlx-vlm", "vllm-mlx", "vllm_mlx", "mlx_engine", "omlx", "rapid-mlx")
-_MAX_NAMED = 4
+_MAX_NAMED = 32
 
 
 def look() -> Iterator[Finding]:
@@ -33,20 +34,21 @@ def look() -> Iterator[Finding]:
 
 def other_mlx_processes() -> Iterator[Finding]:
     """Processes of this user that have MLX loaded, Bramley's own ones apart."""
-    others, ours = [], 0
+    others: list[tuple[int, int]] = []
+    ours = 0
     for process in psutil.process_iter(["pid", "cmdline", "memory_info"]):
         words = " ".join(process.info["cmdline"] or ())
-        if process.pid == psutil.Process().pid or not (
-            _has_mlx(process.pid) or any(word in words for word in _MLX_WORDS)
-        ):
+        named = any(word in words for word in _MLX_WORDS)
+        if process.pid == os.getpid() or not (named or _has_mlx(process.pid)):
             continue
         if "server.worker" in words:
             ours += 1
-            continue
-        memory = process.info["memory_info"]
-        others.append(f"{process.pid} ({megabytes(memory.rss) if memory else 'memory unknown'})")
+        else:
+            memory = process.info["memory_info"]
+            others.append((memory.rss if memory else 0, process.pid))
     if others:
-        shown = ", ".join(others[:_MAX_NAMED]) + (" and more" if len(others) > _MAX_NAMED else "")
+        others.sort(reverse=True)
+        shown = ", ".join(f"{pid} ({megabytes(num_bytes)})" for num_bytes, pid in others[:_MAX_NAMED])
         yield warning("other MLX processes", shown, "They share the memory: end those you do not need (`kill PID`).")
     else:
         yield ok("other MLX processes", f"none besides {ours} of Bramley" if ours else "none")
