@@ -96,8 +96,10 @@ class MessageReply:
                 yield self._added("input_json_delta", "partial_json", piece.text)
             elif piece.field == "reasoning":
                 yield from self._ensure({"type": "thinking", "thinking": "", "signature": ""})
-                if self._shows_thinking:
-                    yield self._added("thinking_delta", "thinking", piece.text)
+                # What is not shown still is a sign of life to clients that give up on silent streams.
+                yield (
+                    self._added("thinking_delta", "thinking", piece.text) if self._shows_thinking else {"type": "ping"}
+                )
             else:
                 yield from self._ensure({"type": "text", "text": ""})
                 yield self._added("text_delta", "text", piece.text)

@@ -88,6 +88,50 @@ def test_thinking_text_and_calls_are_blocks_of_their_own(sdk):
     assert hidden.content[0].thinking == ""
 
 
+def test_a_thought_that_is_not_shown_is_a_sign_of_life(server):
+    thinking = {"type": "enabled", "display": "omitted"}
+    with server.client() as client:
+        body = {"messages": script("<think>hm</think>Yes."), "thinking": thinking, "stream": True}
+        raw = client.post("/v1/messages", json=body).text
+    assert raw.count('event: ping\ndata: {"type":"ping"}\n\n') == 2
+    assert "hm" not in raw
+
+
+def test_what_a_coding_agent_sends_is_answered(server):
+    """The fields that Claude Code's requests have, its tools of both kinds among them."""
+    cached = {"cache_control": {"type": "ephemeral"}}
+    body = {
+        "model": "org/fake",
+        "max_tokens": 32000,
+        "temperature": 1,
+        "system": [text("x-anthropic-billing-header: cch=1;"), {**text("You are an agent."), **cached}],
+        "messages": [
+            {"role": "user", "content": [text("<system-reminder>Be kind.</system-reminder>"), text("Hello")]},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": ""}, text("Hi.")]},
+            {"role": "user", "content": [{**text(json.dumps({"say": CALL})), **cached}]},
+        ],
+        "tools": [
+            {**TOOL, "eager_input_streaming": True},
+            {"name": "bash", "input_schema": {"$schema": "x", "properties": {"command": {"type": "string"}}}},
+            {"type": "web_search_20250305", "name": "web_search", "max_uses": 8},
+        ],
+        "metadata": {"user_id": "user_1_session_2"},
+        "thinking": {"type": "adaptive"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "output_config": {"effort": "medium"},
+        "stream": True,
+    }
+    headers = {
+        "anthropic-version": "2023-06-01",
+        "anthropic-beta": "claude-code-20250219,interleaved-thinking-2025-05-14",
+    }
+    with server.client(headers=headers) as client:
+        raw = client.post("/v1/messages?beta=true", json=body).text
+        counted = client.post("/v1/messages/count_tokens?beta=true", json=body)
+    assert '"stop_reason":"tool_use"' in raw
+    assert counted.json()["input_tokens"] > 0
+
+
 def test_it_says_why_it_stopped(sdk):
     cut = create(sdk, "a long answer", max_tokens=6)
     assert (cut.content[0].text, cut.stop_reason) == ("a long", "max_tokens")

@@ -219,6 +219,36 @@ def test_tools_of_a_namespace_are_called_by_both_names(sdk):
     assert create(sdk, CALL, tools=[space, TOOL])[0].output[0].namespace is None
 
 
+def test_what_a_coding_agent_sends_is_answered(server):
+    """The fields that Codex's requests have, with tools of every kind."""
+    syntax = {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}
+    body = {
+        "model": "org/fake",
+        "instructions": "You are an agent.",
+        "input": [
+            {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be kind."}]},
+            {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": script(CALL)}]},
+        ],
+        "tools": [TOOL, {**PATCH, "format": syntax}, {"type": "web_search"}, {"type": "local_shell"}],
+        "tool_choice": "auto",
+        "parallel_tool_calls": False,
+        "reasoning": {"effort": "medium", "summary": "auto"},
+        "store": False,
+        "stream": True,
+        "include": ["reasoning.encrypted_content"],
+        "prompt_cache_key": "a key",
+        "text": {"verbosity": "low"},
+        "client_metadata": {"a": "b"},
+        "service_tier": None,
+    }
+    with server.client(headers={"originator": "codex_cli_rs", "session_id": "x"}) as client:
+        raw = client.post("/v1/responses", json=body).text
+    kinds = [line.removeprefix("event: ") for line in raw.splitlines() if line.startswith("event: ")]
+    assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
+    assert "response.function_call_arguments.done" in kinds
+
+
 def test_the_grammar_of_a_custom_tool_is_shown_to_the_model(sdk):
     syntax = {"type": "grammar", "syntax": "lark", "definition": "start: /a+/"}
     seen = shown(sdk, tools=[{**PATCH, "format": syntax}])
