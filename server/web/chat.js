@@ -4,6 +4,7 @@ import { hear } from "./answer.js";
 import { Conversations } from "./conversations.js";
 import { asCurl } from "./curl.js";
 import { copy, drawIcons, el, iconButton, tell } from "./dom.js";
+import { mayAskAgain } from "./key.js";
 import { AnswerView, questionView } from "./message.js";
 import { Models } from "./models.js";
 import { Sampling } from "./sampling.js";
@@ -45,6 +46,7 @@ async function again(index, text) {
 }
 
 async function answer() {
+  mayAskAgain();
   const conversation = current;
   const message = { role: "assistant", content: "", asked: asked() };
   const body = requestFor(conversation.messages, message.asked);
@@ -55,13 +57,14 @@ async function answer() {
   const controller = new AbortController();
   setRunning(controller);
   scrollDown(true);
-  const draw = onceAFrame(() => {
+  const draw = () => {
     view.draw(running === controller);
+    if (conversation !== current) return;
     drawContext(message.usage);
     scrollDown(false);
-  });
+  };
   try {
-    await hear(message, body, controller.signal, draw);
+    await hear(message, body, controller.signal, onceAFrame(draw));
   } catch (error) {
     message.error = error.name === "TypeError" ? "The server cannot be reached." : error.message;
   }
@@ -205,6 +208,12 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     question.focus();
   }
+});
+
+addEventListener("pagehide", () => {
+  if (!running) return;
+  current.messages.at(-1).ending = "stopped"; // unless the page comes back, and the answer with it
+  conversations.keep(current);
 });
 
 $("stop").addEventListener("click", () => {

@@ -12,10 +12,6 @@ export class Conversations {
     return this.#all;
   }
 
-  find(id) {
-    return this.#all.find((each) => each.id === id);
-  }
-
   begin() {
     return { id: crypto.getRandomValues(new Uint32Array(2)).join("-"), title: "New conversation", messages: [] };
   }
@@ -24,12 +20,13 @@ export class Conversations {
   keep(conversation) {
     const first = conversation.messages.find((message) => message.role === "user");
     if (first) conversation.title = first.content.trim().replace(/\s+/g, " ").slice(0, MAX_TITLE_CHARACTERS) || "Untitled";
-    this.#all = [conversation, ...this.#all.filter((each) => each.id !== conversation.id)].slice(0, MAX_KEPT);
+    // Read again: another window may have kept others in the meantime.
+    this.#all = [conversation, ...read().filter((each) => each.id !== conversation.id)].slice(0, MAX_KEPT);
     return this.#write();
   }
 
   remove(id) {
-    this.#all = this.#all.filter((each) => each.id !== id);
+    this.#all = read().filter((each) => each.id !== id);
     this.#write();
   }
 

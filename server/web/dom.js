@@ -11,7 +11,7 @@ const ICONS = {
   plus: "M12 5v14M5 12h14",
   redo: "M19 12a7 7 0 1 1-2.5-5.4M19 3v5h-5",
   send: "M12 20V5M5.5 11.5L12 5l6.5 6.5",
-  sliders: "M4 8h9M17 8h3M4 16h3M11 16h9M15 5.5v5M9 13.5v5",
+  sliders: "M4 8h8M18 8h2M4 16h2M12 16h8M12 8a3 3 0 1 0 6 0 3 3 0 0 0-6 0M6 16a3 3 0 1 0 6 0 3 3 0 0 0-6 0",
   stop: "M7 7h10v10H7z",
   terminal: "M5 7l5 5-5 5M12 18h7",
   trash: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13",

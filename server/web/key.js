@@ -14,11 +14,20 @@ function store(key, remember) {
 }
 
 let asking = null;
+let isDeclined = false;
+
+/** A person who declined is asked again only after doing something that needs the key. */
+export function mayAskAgain() {
+  isDeclined = false;
+}
 
 /** Whether the person gave a key. Several that ask at the same time share one question. */
 export function askForKey(wasWrong) {
-  asking ??= ask(wasWrong).finally(() => {
+  if (isDeclined) return Promise.resolve(false);
+  asking ??= ask(wasWrong).then((given) => {
     asking = null;
+    isDeclined = !given;
+    return given;
   });
   return asking;
 }

@@ -67,7 +67,14 @@ export class Models {
     this.#all = models;
     if (JSON.stringify(models) === before) return;
     const wanted = this.#select.value || localStorage.getItem(NAME);
-    this.#select.replaceChildren(...models.map(({ id, context_length }) => el("option", { value: id }, `${id} · ${context_length ? "loaded" : "loads when asked"}`)));
+    this.#select.replaceChildren(...models.map(option));
     if (models.some(({ id }) => id === wanted)) this.#select.value = wanted;
   }
+}
+
+/** A model with its state; one that is known not to chat cannot be picked. */
+function option({ id, context_length, capabilities }) {
+  const cannot = capabilities?.chat === false;
+  const state = cannot ? "does not chat" : context_length ? "loaded" : "loads when asked";
+  return el("option", { value: id, disabled: cannot }, `${id} · ${state}`);
 }

@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 FLAGS = (
@@ -61,7 +62,7 @@ class Browser:
         context = self.call("Target.createBrowserContext")["browserContextId"]
         target = self.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        page = self._pages[session] = Page(self, session)
+        page = self._pages[session] = Page(self, session, context)
         for domain in ("Page", "Runtime", "Network", "Log"):
             page.call(f"{domain}.enable")
         page.call(
@@ -103,9 +104,10 @@ class Browser:
 class Page:
     """One window. complaints: errors, warnings and refusals the browser logged; addresses: all it asked for."""
 
-    def __init__(self, browser: Browser, session: str) -> None:
+    def __init__(self, browser: Browser, session: str, context: str) -> None:
         self._browser = browser
         self._session = session
+        self._context = context
         self.complaints: list[str] = []
         self.addresses: list[str] = []
 
@@ -121,6 +123,14 @@ class Page:
             self.complaints.append(json.dumps(values["args"]))
         elif event == "Log.entryAdded" and values["entry"]["level"] in ("error", "warning"):
             self.complaints.append(f"{values['entry']['text']} {values['entry'].get('url', '')}")
+
+    def close(self) -> None:
+        self._browser.call("Target.disposeBrowserContext", browserContextId=self._context)
+
+    def check(self, url: str) -> None:
+        """Nothing was logged, and no other host was asked."""
+        assert [each for each in self.complaints if not each.endswith("/v1/status")] == []
+        assert {httpx.URL(address).netloc for address in self.addresses} == {httpx.URL(url).netloc}
 
     def dark(self, dark: bool) -> None:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -156,14 +166,13 @@ class Page:
         return self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
 
     def click(self, selector: str) -> None:
-        """With the mouse, where the element is; it must be seen and on top."""
+        """With the mouse, where the element is, as soon as it is seen and on top."""
         name = json.dumps(selector)
-        x, y, is_there = self.run(
+        x, y = self.wait(
             f"(() => {{ const node = document.querySelector({name}); node.scrollIntoView({{block: 'nearest'}});"
             " const box = node.getBoundingClientRect(); const x = box.x + box.width / 2, y = box.y + box.height / 2;"
-            " return [x, y, node.contains(document.elementFromPoint(x, y))]; })()"
+            " return node.contains(document.elementFromPoint(x, y)) && [x, y]; })()"
         )
-        assert is_there, f"{selector} is not seen"
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
@@ -187,3 +196,23 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
     browser = Browser(tmp_path_factory.mktemp("chromium"))
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Callable[..., Page]]:
+    """Open an address in a window of its own, which is checked at the end of the test."""
+    opened: list[tuple[Page, str]] = []
+
+    def open_page(url: str, *, first: str = "", **options) -> Page:
+        """first: a script that runs before the page's own"""
+        page = browser.page(**options)
+        opened.append((page, url))
+        if first:
+            page.call("Page.addScriptToEvaluateOnNewDocument", source=first)
+        page.open(url)
+        return page
+
+    yield open_page
+    for page, url in opened:
+        page.check(url)
+        page.close()

@@ -21,13 +21,10 @@ def real(launch, starter_model):
 
 
 @pytest.fixture
-def page(browser, real):
-    page = browser.page()
-    page.open(f"{real.url}/")
+def page(open_page, real):
+    page = open_page(f"{real.url}/")
     page.wait("model.value")
-    yield page
-    assert page.complaints == []
-    assert {address.split("/")[2] for address in page.addresses} == {f"127.0.0.1:{real.port}"}
+    return page
 
 
 def ask(page, question):
@@ -36,19 +33,31 @@ def ask(page, question):
     page.press("Enter")
 
 
+def line_of(status, chart):
+    return status.run(f"document.querySelector('#{chart} path.line').getAttribute('d')")
+
+
 def set_sampling(page, **fields):
     page.run(f"localStorage.setItem('bramley.sampling', '{json.dumps(fields)}')")
     page.reload()
     page.wait("model.value")
 
 
-def test_a_person_picks_a_model_asks_stops_asks_again_and_runs_the_copied_command(page):
+def test_a_person_picks_a_model_asks_stops_asks_again_and_runs_the_copied_command(page, open_page, real):
+    status = open_page(f"{real.url}/status")
+    status.wait("document.querySelector('#requests .chart-now').innerText.startsWith('0')")
     assert "loaded" in page.text("#model")
     page.run("model.value = 'smollm2-135m'; model.dispatchEvent(new Event('change'))")
     ask(page, "Tell me a long story about a bramley apple.")
     page.wait(IS_WRITING)
+    before = line_of(status, "rate")
+    status.wait("document.querySelector('#requests .chart-now').innerText.startsWith('1')")
+    status.wait("parseInt(document.querySelector('#rate .chart-now').innerText) > 0")
+    assert line_of(status, "rate") != before
+    assert "running" in status.text("#models")
     page.press("Escape")
     page.wait(IS_DONE)
+    status.wait("document.querySelector('#requests .chart-now').innerText.startsWith('0')")
     stopped = page.text(f"{LAST} .text.markdown")
     assert "stopped" in page.text(f"{LAST} .figures")
     assert page.text("#spoken") == "Stopped"

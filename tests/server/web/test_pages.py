@@ -1,0 +1,165 @@
+"""The pages in a real browser, over a fake worker whose answers are scripts."""
+
+import json
+
+import pytest
+
+LAST = "#messages article:last-child"
+IS_DONE = "document.querySelector('#stop').hidden && !!document.querySelector('#messages article.answer')"
+
+
+@pytest.fixture
+def page(open_page, fake):
+    page = open_page(f"{fake.url}/")
+    page.wait("model.value")
+    return page
+
+
+def say(page, **script):
+    page.run("question.focus()")
+    page.type(json.dumps(script))
+    page.press("Enter")
+
+
+def answer(page):
+    page.wait(IS_DONE)
+    return page.text(f"{LAST} .text.markdown").strip()
+
+
+def test_a_hostile_answer_is_read_not_run(page):
+    say(page, say="<img src=x onerror=hurt()> **b** <script>hurt()</script>")
+    assert answer(page) == "<img src=x onerror=hurt()> b <script>hurt()</script>"
+    assert page.run(f"document.querySelectorAll('{LAST} .markdown strong').length") == 1
+
+
+def test_a_question_can_be_edited_and_its_conversation_is_kept(page):
+    page.run("question.focus()")
+    page.type("first line")
+    page.press("Enter", shift=True)
+    page.type("second line")
+    page.press("Enter")
+    assert answer(page) == "You said: first line\nsecond line"
+    say(page, say="another")
+    page.wait("document.querySelectorAll('#messages article').length === 4")
+    answer(page)
+    page.run("document.querySelector('[aria-label=\"Edit and ask again\"]').click()")
+    page.run("document.querySelector('.editing textarea').value = 'something else'")
+    page.press("Enter")
+    page.wait("document.querySelectorAll('#messages article').length === 2")
+    assert answer(page) == "You said: something else"
+    page.reload()
+    assert page.text("#conversations li") == "something else"
+    page.click(".conversation")
+    assert answer(page) == "You said: something else"
+    page.run("document.querySelector('[aria-label=\"Delete: something else\"]').click()")
+    assert page.run("document.querySelectorAll('#conversations li, #messages article').length") == 0
+
+
+def test_the_second_model_and_the_settings_go_into_the_request(page):
+    page.run("model.value = 'second'; model.dispatchEvent(new Event('change'))")
+    page.click("#open-settings")
+    page.run("document.querySelector('#sampling-temperature').focus()")
+    page.type("0.5")
+    page.run("system.focus()")
+    page.type("Be brief.")
+    page.click("#settings [type=submit]")
+    page.run("question.focus()")
+    page.type("show")
+    page.press("Enter")
+    shown = json.loads(answer(page))
+    assert [message["content"] for message in shown["messages"]] == ["Be brief.", "show"]
+    page.run("navigator.clipboard.writeText = async (text) => { globalThis.copied = text }")
+    page.click(f'{LAST} [aria-label="Copy as curl"]')
+    command = page.wait("globalThis.copied")
+    assert '"temperature": 0.5' in command
+    assert '"model": "second"' in command
+
+
+def test_an_error_is_told_in_the_servers_words(page):
+    page.run("question.focus()")
+    page.type("raise")
+    page.press("Enter")
+    page.wait(f"!!document.querySelector('{LAST} .error:not([hidden])')")
+    assert page.text(f"{LAST} .error") == "The template refused these messages."
+    assert page.complaints
+    page.complaints.clear()  # the browser notes every answer with a status of 400
+
+
+def test_the_keyboard_and_screen_readers_find_their_way(page):
+    page.run("document.activeElement.blur()")
+    page.press("/")
+    assert page.run("document.activeElement.id") == "question"
+    assert page.run("question.value") == ""
+    nameless = page.run(
+        "[...document.querySelectorAll('button, input, select, textarea, meter')].filter((node) =>"
+        " !(node.getAttribute('aria-label') || node.labels?.[0]?.innerText || node.labels?.[0]?.textContent"
+        " || node.textContent.trim())).map((node) => node.outerHTML)"
+    )
+    assert nameless == []
+    assert page.run("document.querySelector('#messages').getAttribute('aria-live')") == "polite"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_colours_follow_the_system_until_the_switch_is_used(open_page, fake, dark):
+    page = open_page(f"{fake.url}/", dark=dark)
+    shade = "parseInt(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]) < 128"
+    assert page.run(shade) is dark
+    page.click("#theme")
+    assert page.run(shade) is not dark
+    page.open(f"{fake.url}/docs")
+    assert page.run(shade) is not dark
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/docs"])
+def test_a_phone_needs_no_scrolling_sideways(open_page, fake, path):
+    page = open_page(f"{fake.url}{path}", width=360, height=740)
+    assert page.run("document.documentElement.scrollWidth") <= 360
+    if path == "/":
+        page.click("#menu")
+        page.wait("getComputedStyle(document.querySelector('#sidebar')).visibility === 'visible'")
+        page.click("#new")
+        page.wait("getComputedStyle(document.querySelector('#sidebar')).visibility === 'hidden'")
+
+
+def test_a_key_is_asked_for_and_kept_out_of_the_command(open_page, start_fake):
+    page = open_page(f"{start_fake(api_keys='secret-key').url}/")
+    page.wait("!!document.querySelector('dialog[open] #key-input')")
+    page.type("wrong")
+    page.press("Enter")
+    page.wait("document.querySelector('dialog[open]')?.innerText.includes('not accepted')")
+    page.type("secret-key")
+    page.press("Enter")
+    page.wait("model.value")
+    say(page, say="hello")
+    assert answer(page) == "hello"
+    page.run("navigator.clipboard.writeText = async (text) => { globalThis.copied = text }")
+    page.click(f'{LAST} [aria-label="Copy as curl"]')
+    assert "$BRAMLEY_API_KEY" in page.wait("globalThis.copied")
+    assert "secret-key" not in page.run("globalThis.copied")
+    assert page.complaints
+    page.complaints.clear()  # the browser notes every answer with a status of 401
+
+
+def test_the_page_about_the_api_shows_every_route_and_tries_one(open_page, fake):
+    page = open_page(f"{fake.url}/docs")
+    page.wait("!!document.querySelector('.operation')")
+    with fake.client() as client:
+        paths = client.get("/openapi.json").json()["paths"]
+    assert page.run("document.querySelectorAll('.operation').length") == sum(map(len, paths.values()))
+    page.click(".operation summary")
+    page.wait("!!document.querySelector('.operation textarea')")
+    page.click(".operation .primary")
+    page.wait("document.querySelector('.operation pre').innerText.includes('You said: What is the capital')")
+    assert "temperature" in page.text(".operation table")
+
+
+def test_without_a_status_route_the_page_reads_what_there_is(open_page, fake):
+    without = (
+        "const real = fetch; globalThis.fetch = (path, options) => path === '/v1/status'"
+        " ? Promise.resolve(new Response('{}', {status: 404})) : real(path, options);"
+    )
+    page = open_page(f"{fake.url}/status", first=without)
+    page.wait("document.querySelectorAll('.model').length === 2")
+    page.wait("document.querySelector('#requests path.line').getAttribute('d').includes('L')")
+    assert "org/fake" in page.text("#models")
+    assert page.text("#state") == "Answering"
