@@ -10,6 +10,7 @@ from server.addresses import ForgiveAddresses
 from server.binding import is_loopback
 from server.error_responses import install
 from server.metrics import Metrics
+from server.openapi import FAILURES, MESSAGE_FAILURES
 from server.pages import Pages
 from server.registry import Registry
 from server.response_store import ResponseStore
@@ -65,18 +66,7 @@ def _routes(settings: Settings, registry: Registry) -> FastAPI:
     # Token by token it would tell what others have asked: only where everybody who asks is the one who serves.
     app.state.tells_stored_tokens = is_loopback(settings.host) and not settings.keys()
     install(app)
-    for resource in (
-        chat,
-        completions,
-        responses,
-        messages,
-        decisions,
-        embeddings,
-        rerank,
-        tokens,
-        models,
-        health,
-        metrics,
-    ):
-        app.include_router(resource.router)
+    for resource in (chat, completions, responses, decisions, embeddings, rerank, tokens, models, health, metrics):
+        app.include_router(resource.router, responses=FAILURES)
+    app.include_router(messages.router, responses=MESSAGE_FAILURES)
     return app

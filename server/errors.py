@@ -18,7 +18,8 @@ ApiError                     carries status, type, code, param and headers
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
+
+from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
 from engine.errors import EngineError, RequestError
 

@@ -15,6 +15,7 @@ from server.chunks import ChunkedReply
 from server.continuation import Delta, LikelyToken, ScoredToken
 from server.conversation import chat_plan
 from server.generation import Choice, Generation
+from server.openapi import STREAMED
 from server.parsing.piece import Piece
 from server.registry import WRITING_KINDS, Registry
 from server.schemas.chat import (
@@ -39,7 +40,7 @@ ChatFinishReason = Literal["stop", "length", "tool_calls"]
 router = APIRouter()
 
 
-@router.post("/chat/completions", response_model=ChatCompletion)
+@router.post("/chat/completions", response_model=ChatCompletion, responses=STREAMED)
 async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> Response:
     """Answer the last message of a conversation."""
     registry: Registry = request.app.state.registry

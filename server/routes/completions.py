@@ -18,6 +18,7 @@ from server.completion_prompts import EncodedPrompt, encode_prompts
 from server.continuation import Delta, ScoredToken
 from server.errors import UnsupportedParameter
 from server.generation import Choice, Generation, Plan
+from server.openapi import STREAMED
 from server.registry import WRITING_KINDS, ModelText, Registry
 from server.sampling import sampling_params, text_rules
 from server.schemas.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
@@ -28,7 +29,7 @@ from server.version import FINGERPRINT
 router = APIRouter()
 
 
-@router.post("/completions", response_model=Completion)
+@router.post("/completions", response_model=Completion, responses=STREAMED)
 async def create_completion(body: CompletionRequest, request: Request) -> Response:
     """Continue one or several prompts."""
     registry: Registry = request.app.state.registry

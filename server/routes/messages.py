@@ -10,6 +10,7 @@ from server.conversation import chat_plan, encode_conversation
 from server.generation import Generation
 from server.message_input import chat_request
 from server.message_reply import MessageReply
+from server.openapi import STREAMED
 from server.registry import WRITING_KINDS, ModelText, Registry, ServedModel
 from server.schemas.messages import CountTokensRequest, Message, MessageFields, MessageRequest, TokenCount
 from server.stream import respond, stopwatch, unless_client_leaves
@@ -17,7 +18,7 @@ from server.stream import respond, stopwatch, unless_client_leaves
 router = APIRouter()
 
 
-@router.post("/messages", response_model=Message)
+@router.post("/messages", response_model=Message, responses=STREAMED)
 async def create_message(body: MessageRequest, request: Request) -> Response:
     """Answer the last message of a conversation, or go on with it where it is the model's own."""
     model = _model(request, body)

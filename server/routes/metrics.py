@@ -3,14 +3,14 @@
 import asyncio
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from server.metrics import CONTENT_TYPE, Metrics
 
 router = APIRouter()
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse)
 @router.head("/metrics", include_in_schema=False)
 async def tell_metrics(request: Request) -> Response:
     """Everything that is counted, in Prometheus' text format."""

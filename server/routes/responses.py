@@ -10,6 +10,7 @@ from starlette.responses import Response
 from server.conversation import chat_plan, encode_conversation
 from server.errors import InvalidRequest, PreviousResponseNotFound, ResponseNotFound, UnsupportedParameter
 from server.generation import Generation
+from server.openapi import STREAMED
 from server.registry import WRITING_KINDS, ModelText, Registry
 from server.response_input import chat_request, input_items
 from server.response_reply import ResponseReply
@@ -22,7 +23,7 @@ from server.stream import respond, stopwatch, unless_client_leaves
 router = APIRouter()
 
 
-@router.post("/responses", response_model=ResponseObject)
+@router.post("/responses", response_model=ResponseObject, responses=STREAMED)
 async def create_response(body: ResponseRequest, request: Request) -> Response:
     """Answer the last item of a conversation."""
     registry: Registry = request.app.state.registry

@@ -32,8 +32,13 @@ class WireModel(BaseModel):
     def _drop_nulls_and_refuse(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        present = {name: value for name, value in data.items() if value is not None}
+        present = {name: _as_integer(value) for name, value in data.items() if value is not None}
         for name, asks in cls.refused.items():
             if name in present and asks(present[name]):
                 raise UnsupportedParameter(cls.place + name)
         return present
+
+
+def _as_integer(value: Any) -> Any:
+    """JSON knows one kind of number: 16.0 is an integer to it."""
+    return int(value) if type(value) is float and value.is_integer() else value

@@ -85,6 +85,12 @@ def test_numbers_are_bounded_both_ways_and_nothing_else_is_a_number(client, path
         assert post(client, path, **small | {name: value}).status_code == 200, (name, value)
 
 
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_a_whole_number_is_an_integer_however_it_is_written(client, path):
+    body = {"messages": HELLO, "prompt": "hi", "temperature": 1.0, "max_tokens": 3.0, "seed": 7.0}
+    assert client.post(path, json=body).json()["usage"]["completion_tokens"] == 3
+
+
 @pytest.mark.parametrize(
     ("path", "keys", "param"),
     [
