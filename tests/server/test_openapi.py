@@ -56,10 +56,10 @@ def ask_all(operation, mode: GenerationMode, url: str) -> Counter:
 def test_whatever_is_sent_is_answered_as_the_document_says(fake, document, mode):
     operations = [each.ok() for each in document.get_all_operations()]
     if mode is GenerationMode.NEGATIVE:  # a path alone cannot be wrong
-        operations = [each for each in operations if each.method == "post"]
+        operations = [each for each in operations if each.method == "post" and each.body]
     statuses = {each.label: ask_all(each, mode, fake.url) for each in operations}
     assert set(statuses) >= {"POST /chat/completions", "POST /completions", "POST /embeddings", "POST /responses"}
-    answered = {label for label, counts in statuses.items() if counts[200]}
-    assert mode is GenerationMode.NEGATIVE or {"POST /chat/completions", "POST /completions"} <= answered
+    answered = sum(counts[200] > 0 for label, counts in statuses.items() if label.startswith("POST"))
+    assert answered >= (3 if mode is GenerationMode.POSITIVE else 0)
     with fake.client() as client:
         assert client.get("/health").json() == {"status": "ok"}
