@@ -7,7 +7,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _SLASHES = re.compile(r"/{2,}")
 _LEADING_V1 = re.compile(r"^(?:/v1(?=/|$))+")
 # A full endpoint address given as base address, with the client's own path behind it.
-_PASTED_ENDPOINT = re.compile(r"^(/chat/completions|/completions)(?:/v1)?(?=\1$|/chat/completions$)")
+_PASTED_ENDPOINT = re.compile(
+    r"^(/chat/completions|/completions|/embeddings|/messages)(?:/v1)?"
+    r"(?=\1$|/(?:chat/)?completions$|/embeddings$|/models(?:/|$))"
+)
 _JSON = (b"content-type", b"application/json")
 
 

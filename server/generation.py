@@ -1,8 +1,10 @@
 """One HTTP request's choices, from prompts of token ids to deltas of text. Knows workers and text; nothing of HTTP."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -14,9 +16,11 @@ from server.continuation import Continuation, Delta, ScoredToken, TextRules
 from server.errors import ApiError
 from server.parsing.choose import Parser
 from server.parsing.piece import Call, Field, Piece, joined
-from server.registry import ServedModel
+from server.registry import ModelText, ServedModel
 from server.schemas.usage import Usage
 from server.stopwatch import Ending, Stopwatch
+
+MANY = 64  # choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +107,15 @@ class Generation:
             needed = len(prompt) + (plan.sampling.max_tokens > 0)
             if needed > context_length and not self._model.endless:
                 raise ContextLengthExceeded(len(prompt), context_length, plan.param)
-        prompts = [prompt for prompt in plan.prompts for _ in range(plan.num_choices)]
-        self._continuations = [
-            Continuation(index, text.tokenizer, () if self._reads_source else prompt, plan.rules, plan.parser())
-            for index, prompt in enumerate(prompts)
-        ]
+        begin = partial(self._begin, text, context_length)
+        num_choices = len(plan.prompts) * plan.num_choices
+        # Hundreds of them take a while to set up; the event loop goes on meanwhile.
+        self._continuations, requests = await asyncio.to_thread(begin) if num_choices > MANY else begin()
         if plan.sampling.max_tokens == 0 and plan.prompt_logprobs is None:
-            for index in range(len(prompts)):
+            for index in range(num_choices):
                 yield Delta(index, finish_reason="length")
             return
-        async with aclosing(self._generate(prompts, context_length)) as deltas:
+        async with aclosing(self._generate(requests)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -135,9 +138,21 @@ class Generation:
         """For the log: how long the first token took, and how fast the others came."""
         return self._stopwatch.figures()
 
-    async def _generate(self, prompts: Sequence[tuple[int, ...]], context_length: int) -> AsyncGenerator[Delta, None]:
-        end_ids = (await self._model.text()).tokenizer.eos_token_ids
-        requests = [self._request(index, prompt, context_length, end_ids) for index, prompt in enumerate(prompts)]
+    def _begin(self, text: ModelText, context_length: int) -> tuple[list[Continuation], list[GenerationRequest]]:
+        """Both ends of every choice: what makes text of it, and what the worker is asked."""
+        plan, tokenizer = self._plan, text.tokenizer
+        prompts = [prompt for prompt in plan.prompts for _ in range(plan.num_choices)]
+        continuations = [
+            Continuation(index, tokenizer, () if self._reads_source else prompt, plan.rules, plan.parser())
+            for index, prompt in enumerate(prompts)
+        ]
+        requests = [
+            self._request(index, prompt, context_length, tokenizer.eos_token_ids)
+            for index, prompt in enumerate(prompts)
+        ]
+        return continuations, requests
+
+    async def _generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[Delta, None]:
         continuations = {request.request_id: each for request, each in zip(requests, self._continuations, strict=True)}
         supervisor = self._model.supervisor
         async with aclosing(self._measured(requests)) as outputs:

@@ -186,11 +186,10 @@ class Supervisor:
         Leaving early cancels what still runs. Raises WorkerDied, Refused or Overloaded.
         """
         names = {request.request_id for request in requests}
-        queue: asyncio.Queue[StepOutput | Exception] = self._open(
-            names, [protocol.encode_frame(protocol.Submit(request)) for request in requests]
-        )
+        frames = [protocol.encode_frame(protocol.Submit(request)) for request in requests]
+        queue: asyncio.Queue[StepOutput | Exception] = self._open(names, frames)
         try:
-            while names & self._queues.keys():
+            while not names.isdisjoint(self._queues):
                 item = await queue.get()
                 if isinstance(item, Exception):
                     raise item

@@ -29,7 +29,7 @@ _FAMILIES = (
     FillInTokens("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
     FillInTokens("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
     FillInTokens("▁<PRE>", "▁<SUF>", "▁<MID>"),
-    FillInTokens("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),
+    FillInTokens("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>", suffix_first=True),
     FillInTokens("<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>", suffix_first=True),
     FillInTokens("[PREFIX]", "[SUFFIX]", suffix_first=True),
 )

@@ -15,6 +15,7 @@ from server.chunks import ChunkedReply
 from server.continuation import Delta, LikelyToken, ScoredToken
 from server.conversation import chat_plan
 from server.generation import Choice, Generation
+from server.large_bodies import LargeBodyRoute
 from server.openapi import STREAMED
 from server.parsing.piece import Piece
 from server.registry import WRITING_KINDS, Registry
@@ -37,7 +38,7 @@ from server.version import FINGERPRINT
 
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
-router = APIRouter()
+router = APIRouter(route_class=LargeBodyRoute)
 
 
 @router.post("/chat/completions", response_model=ChatCompletion, responses=STREAMED)

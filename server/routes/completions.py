@@ -18,6 +18,7 @@ from server.completion_prompts import EncodedPrompt, encode_prompts
 from server.continuation import Delta, ScoredToken
 from server.errors import UnsupportedParameter
 from server.generation import Choice, Generation, Plan
+from server.large_bodies import LargeBodyRoute
 from server.openapi import STREAMED
 from server.registry import WRITING_KINDS, ModelText, Registry
 from server.sampling import sampling_params, text_rules
@@ -26,7 +27,7 @@ from server.schemas.usage import Usage
 from server.stream import respond, stopwatch, unless_client_leaves
 from server.version import FINGERPRINT
 
-router = APIRouter()
+router = APIRouter(route_class=LargeBodyRoute)
 
 
 @router.post("/completions", response_model=Completion, responses=STREAMED)

@@ -13,12 +13,13 @@ from starlette.responses import Response
 from engine.encoding import EncodingRequest
 from server.encoding import encode, encode_inputs, floats, limits, prompt_for, usage
 from server.errors import UnsupportedParameter
+from server.large_bodies import LargeBodyRoute
 from server.registry import ModelText, Registry, ServedModel
 from server.schemas.embeddings import Embedding, EmbeddingList, EmbeddingRequest
 from server.schemas.usage import InputUsage
 from server.stream import unless_client_leaves
 
-router = APIRouter()
+router = APIRouter(route_class=LargeBodyRoute)
 
 
 @router.post("/embeddings", response_model=EmbeddingList)

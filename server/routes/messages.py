@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from server.conversation import chat_plan, encode_conversation
 from server.generation import Generation
+from server.large_bodies import LargeBodyRoute
 from server.message_input import chat_request
 from server.message_reply import MessageReply
 from server.openapi import STREAMED
@@ -15,7 +16,7 @@ from server.registry import WRITING_KINDS, ModelText, Registry, ServedModel
 from server.schemas.messages import CountTokensRequest, Message, MessageFields, MessageRequest, TokenCount
 from server.stream import respond, stopwatch, unless_client_leaves
 
-router = APIRouter()
+router = APIRouter(route_class=LargeBodyRoute)
 
 
 @router.post("/messages", response_model=Message, responses=STREAMED)

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from engine.encoding import EncodingRequest
 from server.encoding import encode, encode_pairs, floats, limits, usage
 from server.errors import InvalidRequest
+from server.large_bodies import LargeBodyRoute
 from server.registry import Registry, ServedModel
 from server.schemas.rerank import (
     PairFields,
@@ -27,7 +28,7 @@ from server.stream import unless_client_leaves
 
 DOCUMENTS_PER_UNIT = 100
 
-router = APIRouter()
+router = APIRouter(route_class=LargeBodyRoute)
 
 
 @router.post("/rerank", response_model=RerankList | list[ScoredText])

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from server.conversation import chat_plan, encode_conversation
 from server.errors import InvalidRequest, PreviousResponseNotFound, ResponseNotFound, UnsupportedParameter
 from server.generation import Generation
+from server.large_bodies import LargeBodyRoute
 from server.openapi import STREAMED
 from server.registry import WRITING_KINDS, ModelText, Registry
 from server.response_input import chat_request, input_items
@@ -20,7 +21,7 @@ from server.schemas.responses import DeletedResponse, InputItems, InputTokens, R
 from server.schemas.responses import Response as ResponseObject
 from server.stream import respond, stopwatch, unless_client_leaves
 
-router = APIRouter()
+router = APIRouter(route_class=LargeBodyRoute)
 
 
 @router.post("/responses", response_model=ResponseObject, responses=STREAMED)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from engine.errors import ParameterInvalid
 from engine.text.tokenizer import Tokenizer
 from server.conversation import encode_conversation, render_conversation
+from server.large_bodies import LargeBodyRoute
 from server.registry import ModelText, Registry, ServedModel
 from server.schemas.tokens import (
     DetokenizeRequest,
@@ -23,7 +24,7 @@ from server.schemas.tokens import (
     TokenPiece,
 )
 
-router = APIRouter()
+router = APIRouter(route_class=LargeBodyRoute)
 
 
 @router.post("/tokenize", response_model=TokenIds | PlainTokens)
