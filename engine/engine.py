@@ -92,6 +92,7 @@ class Engine:
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request. Raises ContextLengthExceeded and ParameterInvalid."""
         _check(request, self.info)
+        _check_allowed(request.sampling, self._runner.end_ids_of(request))
         self._check_room(request)
         if request.request_id in self._live:
             raise ParameterInvalid("request_id", f"Request {request.request_id} is already running.")
@@ -303,6 +304,16 @@ def _check_beams(sampling: SamplingParams) -> None:
             0,
         ):
             raise ParameterInvalid(param, f"{param} cannot be combined with num_beams = {sampling.num_beams}.")
+
+
+def _check_allowed(sampling: SamplingParams, end_ids: frozenset[int]) -> None:
+    """Something must be left to sample: where nothing is, the sampler would have to break one of its rules."""
+    if sampling.allowed_token_ids is None:
+        return
+    banned = {token_id for token_id, bias in sampling.logit_bias if bias == -float("inf")}
+    banned |= {each[0] for each in sampling.bad_sequences if len(each) == 1}
+    if set(sampling.allowed_token_ids) <= banned | (end_ids if sampling.min_tokens else set()):
+        raise ParameterInvalid("allowed_token_ids", "allowed_token_ids allows only what other parameters forbid.")
 
 
 def _check_ids(param: str, ids: Iterable[int], vocab_size: int) -> None:

@@ -11,11 +11,12 @@ from server.continuation import TextRules
 from server.decision_prompt import ask
 from server.decision_reply import DecisionReply
 from server.generation import Generation, Plan
+from server.large_bodies import LargeBodyRoute
 from server.registry import WRITING_KINDS, Registry
 from server.schemas.decisions import Decision, DecisionRequest
 from server.stream import respond_whole, stopwatch, unless_client_leaves
 
-router = APIRouter()
+router = APIRouter(route_class=LargeBodyRoute)
 
 
 @router.post("/decisions", response_model=Decision)

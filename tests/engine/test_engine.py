@@ -9,6 +9,7 @@ from engine.errors import ContextLengthExceeded, ParameterInvalid
 from engine.sampling.params import SamplingParams
 from engine.sequence import GenerationRequest, StepOutput
 
+INF = float("inf")
 LENGTHS = (3, 40, 11)
 PROMPTS = [tuple(np.random.default_rng(length).integers(3, 90, length).tolist()) for length in LENGTHS]
 
@@ -173,3 +174,15 @@ def test_named_tokens_are_scored_beside_rows_that_ask_for_others(engine):
     assert [len(tops[name]) for name in ("few", "one", "top")] == [3, 1, 2]
     with pytest.raises(ParameterInvalid):
         engine.submit(request(logprobs=0, logprob_ids=(vocab_size,)))
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [{"min_tokens": 2, "stop_token_ids": (7,)}, {"bad_sequences": ((7,), (8, 9))}, {"logit_bias": ((7, -INF),)}],
+)
+def test_rules_that_leave_nothing_to_sample_are_refused(engine, rules):
+    with pytest.raises(ParameterInvalid) as refused:
+        engine.submit(request(allowed_token_ids=(7,), **rules))
+    assert refused.value.param == "allowed_token_ids"
+    engine.submit(request(allowed_token_ids=(7, 8), max_tokens=2, **rules))
+    assert set(ids(run(engine)["a"])) == {8}

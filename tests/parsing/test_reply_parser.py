@@ -112,7 +112,7 @@ def texts(name: str) -> st.SearchStrategy[str]:
     markers = MARKERS if name == "harmony" else style.markers(calls=True)
     whole = st.sampled_from((*_BITS, *markers, *markers))
     broken = st.builds(lambda text, end: text[:end], whole, st.integers(1, 12))
-    return st.lists(st.one_of(whole, whole, broken), max_size=14).map("".join)
+    return st.lists(st.one_of(whole, whole, broken, st.text(max_size=8)), max_size=14).map("".join)
 
 
 @pytest.mark.parametrize("name", STYLES)
