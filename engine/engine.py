@@ -26,11 +26,13 @@ from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel, Progress, build_model
 from engine.pace import Pace
 from engine.runner import Launched, Runner, ScoredPrompt
-from engine.sampling.params import SamplingParams
+from engine.sampling.grammar import GrammarCompiler, GrammarRow
+from engine.sampling.params import Grammar, SamplingParams
 from engine.scheduler import Scheduler, Step
 from engine.scheduler import Sequence as Row
 from engine.sequence import FinishReason, GenerationRequest, PrefixNote, SampledToken, StepOutput
 from engine.settings import EngineSettings, EngineStats, ModelInfo
+from engine.text.load import load_tokenizer
 
 _log = logging.getLogger(__name__)
 _UNLIMITED_CONTEXT = 2048  # for models whose positions are relative and have no end of their own
@@ -45,6 +47,7 @@ _NOT_WITH_BEAMS = (
     "logprobs",
     "logprob_ids",
 )
+_STUCK = "The answer cannot go on as its grammar wants: {}."
 _STEP_FAILED = "The engine failed while computing this request; it was not finished."
 
 
@@ -74,6 +77,7 @@ class Engine:
         self.info = _describe(checkpoint, model, settings, device, self._room)
         slots = SlotPool(model.windows, layout, self._room, device.native)
         self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, end_ids, start_ids, device.native)
+        self._grammars = GrammarCompiler(lambda: load_tokenizer(checkpoint), self.info.vocab_size, end_ids)
         self._pace = Pace(settings.max_gap_ms / 1000, settings.prefill_chunk_tokens)
         self._scheduler = Scheduler(
             settings.max_rows,
@@ -89,14 +93,28 @@ class Engine:
         self._live: dict[str, Row] = {}
         self._pending: Launched | None = None
 
-    def submit(self, request: GenerationRequest) -> None:
-        """Queue a request. Raises ContextLengthExceeded and ParameterInvalid."""
+    def compile(self, grammar: Grammar) -> GrammarRow:
+        """A grammar's beginning, for submit(). Takes a while when it is new, and may be done on any thread.
+
+        Raises GrammarInvalid, and ParameterInvalid where the model cannot follow any.
+        """
+        return self._grammars.begin(grammar)
+
+    def submit(self, request: GenerationRequest, grammar: GrammarRow | None = None) -> None:
+        """Queue a request; its grammar is compiled here unless it already is.
+
+        Raises ContextLengthExceeded, GrammarInvalid and ParameterInvalid.
+        """
         _check(request, self.info)
         _check_allowed(request.sampling, self._runner.end_ids_of(request))
         self._check_room(request)
         if request.request_id in self._live:
             raise ParameterInvalid("request_id", f"Request {request.request_id} is already running.")
+        if request.sampling.grammar is not None:
+            grammar = grammar or self.compile(request.sampling.grammar)
         sequence = Row(request, monotonic(), self._scheduler.longest(request)[0])
+        if grammar is not None:
+            self._runner.follow(sequence, grammar)
         self._live[request.request_id] = sequence
         self._scheduler.add(sequence)
 
@@ -145,7 +163,7 @@ class Engine:
         """Launch the next step, and report the tokens of the one before."""
         launched, lost = self._launch()
         pending, self._pending = self._pending, launched
-        return lost + self._collect(pending)
+        return lost + self._collect(pending) + self._give_forced(launched)
 
     def generate(self, prompts: Iterable[Sequence[int]], sampling: SamplingParams | None = None) -> list[list[int]]:
         """Continue prompts of token ids to their ends; returns the generated ids, end tokens included."""
@@ -202,8 +220,11 @@ class Engine:
         self._read_at, self._busy = now, self.has_work
 
     def _outputs(self, sequence: Row, tokens: tuple[SampledToken, ...]) -> list[StepOutput]:
-        """One output per token. More than one at once are a whole answer, found with beams."""
-        first = not sequence.outputs
+        """One output per token. More than one at once were forced by a grammar, or are a whole answer of beams."""
+        first, place = not sequence.outputs, len(sequence.outputs)
+        if (error := self._runner.learn(sequence, place, tokens[0].token_id)) is not None:
+            self._finish([sequence])
+            return [StepOutput(sequence.request.request_id, None, error=_STUCK.format(error))]
         reasons = [self._finish_reason(sequence, token) for token in tokens]
         if sequence.searched:
             reasons[-1] = reasons[-1] or "length"
@@ -213,6 +234,18 @@ class Engine:
         name = sequence.request.request_id
         outputs = [StepOutput(name, token, reason) for token, reason in zip(tokens, reasons, strict=True)]
         return [_first_output(outputs[0], sequence), *outputs[1:]] if first else outputs
+
+    def _give_forced(self, launched: Launched | None) -> list[StepOutput]:
+        """Report tokens that a grammar leaves no choice of. They follow those of the step before."""
+        outputs: list[StepOutput] = []
+        for sequence, forced in launched.forced if launched is not None else ():
+            if sequence.finished:
+                continue
+            ends = self._runner.end_ids_of(sequence.request)
+            count = next((place + 1 for place, token_id in enumerate(forced) if token_id in ends), len(forced))
+            outputs += self._outputs(sequence, tuple(map(SampledToken, forced[:count])))
+            sequence.force(count)
+        return outputs
 
     def _scored_output(self, scored: ScoredPrompt, tokens: tuple[SampledToken, ...]) -> StepOutput:
         """Scores of a prompt; the last of them end a request that wants nothing else."""
@@ -298,6 +331,9 @@ def _check_beams(sampling: SamplingParams) -> None:
     plain = SamplingParams(max_tokens=1)
     if sampling.num_beams == 1:
         return
+    if sampling.grammar is not None:
+        param = sampling.grammar.param
+        raise ParameterInvalid(param, f"{param} cannot be combined with num_beams = {sampling.num_beams}.")
     for param in _NOT_WITH_BEAMS:
         if getattr(sampling, param) != getattr(plain, param) and (param, getattr(sampling, param)) != (
             "temperature",

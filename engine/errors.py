@@ -8,6 +8,7 @@ EngineError
 ├── RequestError                 a request that this model cannot answer; carries the parameter's name
 │   ├── ParameterInvalid
 │   ├── ContextLengthExceeded
+│   ├── GrammarInvalid           a schema, pattern or grammar that cannot be followed
 │   ├── MemoryExceeded           not even an idle engine has room for the request's keys and values
 │   └── TemplateFailed           the chat template refused the messages
 ├── KernelsUnavailable           the native kernels cannot be built or loaded; never fatal
@@ -75,6 +76,14 @@ class ContextLengthExceeded(RequestError):
         )
         self.prompt_tokens = prompt_tokens
         self.limit = limit
+
+
+class GrammarInvalid(RequestError):
+    """A schema, pattern or grammar that cannot be followed. `reason` is a part of a sentence."""
+
+    def __init__(self, param: str, reason: str) -> None:
+        super().__init__(param, f"{param} cannot be followed: {reason}.")
+        self.reason = reason
 
 
 class MemoryExceeded(RequestError):

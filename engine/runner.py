@@ -13,6 +13,7 @@ from engine.cache.rows import Rows
 from engine.cache.slots import Slot, SlotPool
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel
+from engine.sampling.grammar import GrammarRow
 from engine.sampling.sampler import Sampled, SamplerRow, sample
 from engine.sampling.scores import Scores, score_prompt
 from engine.scheduler import Sequence, Step
@@ -62,6 +63,7 @@ class Launched:
     blocks: what the step added to the prefix store
     marks: evaluated when the step's prompts are read
     scored: scores of prompts that were asked for
+    forced: tokens that sequences get in this step without sampling, as a grammar leaves no choice of them
     """
 
     step: Step
@@ -71,6 +73,7 @@ class Launched:
     blocks: tuple[Block[Content], ...] = ()
     marks: tuple[mx.array, ...] = ()
     scored: tuple[ScoredPrompt, ...] = ()
+    forced: tuple[tuple[Sequence, list[int]], ...] = ()
 
     def read(self) -> list[tuple[Sequence, tuple[SampledToken, ...]]]:
         """Wait for the step; one token per sampled sequence, and all tokens of a search that is done."""
@@ -90,6 +93,7 @@ class _Work:
     blocks: list[Block[Content]] = field(default_factory=list)
     marks: list[mx.array] = field(default_factory=list)
     scored: list[ScoredPrompt] = field(default_factory=list)
+    forced: list[tuple[Sequence, list[int]]] = field(default_factory=list)
 
 
 class Runner:
@@ -121,13 +125,26 @@ class Runner:
         self._start_ids = start_ids
         self._kernels = kernels
         self._rows: dict[Sequence, Row | BeamRow] = {}
+        self._grammars: dict[Sequence, GrammarRow] = {}
         self._computed: list[Block[Content]] = []
         self.queried_tokens = 0
         self.found_tokens = 0
 
+    def follow(self, sequence: Sequence, grammar: GrammarRow) -> None:
+        """Have a sequence that has not begun follow a grammar."""
+        self._grammars[sequence] = grammar
+
+    def learn(self, sequence: Sequence, place: int, token_id: int) -> str | None:
+        """Have a sequence's grammar read a token, if it has not. Returns why the sequence cannot go on."""
+        row = self._rows.get(sequence)
+        if not isinstance(row, Row) or row.sampler.grammar is None:
+            return None
+        row.sampler.learn(place, token_id)
+        return row.sampler.grammar.error
+
     def begin(self, sequence: Sequence) -> int:
         """Give a sequence its slot, and what earlier ones left of its tokens. Returns how many tokens that are."""
-        row = self._rows.get(sequence) or self._new_row(sequence.request)
+        row = self._rows.get(sequence) or self._new_row(sequence)
         self._rows[sequence] = row
         assert isinstance(row, Row)  # beams are never begun again
         assert sequence.held is not None  # the scheduler has reserved a slot
@@ -163,6 +180,7 @@ class Runner:
             tuple(work.blocks),
             tuple(work.marks),
             tuple(work.scored),
+            tuple(work.forced),
         )
 
     def settle(self, launched: Launched) -> None:
@@ -184,11 +202,12 @@ class Runner:
 
     def end_ids_of(self, request: GenerationRequest) -> frozenset[int]:
         """Tokens that end this request."""
-        own = frozenset[int]() if request.sampling.ignore_eos else self._end_ids
+        own = frozenset[int]() if request.sampling.ignore_eos and not request.sampling.grammar else self._end_ids
         return own | set(request.sampling.stop_token_ids)
 
     def release(self, sequence: Sequence) -> None:
         """Drop what is held for a sequence that is done."""
+        self._grammars.pop(sequence, None)
         row = self._rows.pop(sequence, None)
         if isinstance(row, Row) and row.slot is not None:
             self._slots.release(row.slot)
@@ -219,10 +238,8 @@ class Runner:
         if pairs:
             rows = [row for _, row in pairs]
             ids = mx.concatenate([row.token for row in rows if row.token is not None], axis=0)
-            work.sequences += [sequence for sequence, _ in pairs]
-            work.sampled.append(self._sample(self._forward(ids, rows)[:, 0], rows))
             # Evaluated on its own: a slab is written in place only while nothing that is still to be computed reads it.
-            mx.async_eval(work.sampled[-1].arrays, self._slots.arrays)  # type: ignore[no-untyped-call]  # mlx's stub lacks it
+            mx.async_eval(self._sample(self._forward(ids, rows)[:, 0], pairs, work), self._slots.arrays)  # type: ignore[no-untyped-call]  # mlx's stub lacks it
         for sequence in step.decode:
             if isinstance(row := self._rows[sequence], BeamRow):
                 row.advance(self._model)
@@ -235,6 +252,7 @@ class Runner:
     def _prefill(self, sequence: Sequence, chunk: int, work: _Work) -> None:
         row = self._rows[sequence]
         assert isinstance(row, Row)  # beams begin when the prompt is read
+        self._make_room(sequence, row.held)
         start = row.held.length
         rows = Rows([row.held])
         hidden = self._model(self._next_ids(sequence, row.held, chunk), rows)
@@ -247,9 +265,7 @@ class Runner:
             return
         last = []
         if sequence.prompt_left == 0 and sequence.sampled:
-            work.sequences.append(sequence)
-            work.sampled.append(self._sample(hidden[:, -1], [row]))
-            last = work.sampled[-1].arrays
+            last = self._sample(hidden[:, -1], [(sequence, row)], work)
         blocks = self._cut_prompt(sequence, start, rows)
         work.blocks += blocks
         mx.async_eval(last, work.marks[-1], self._slots.arrays, _arrays(blocks))  # type: ignore[no-untyped-call]  # mlx's stub lacks it
@@ -285,7 +301,8 @@ class Runner:
         if self._encoder is not None:
             return []
         size = self._prefixes.block_tokens
-        end = sequence.prefilled if sequence.prompt_left == 0 else sequence.prefilled - sequence.prefilled % size
+        is_end = sequence.prompt_left == 0 and not sequence.outputs
+        end = sequence.prefilled if is_end else sequence.prefilled - sequence.prefilled % size
         return self._store(sequence.tokens, start, end, rows.tokens)
 
     def _store(self, tokens: list[int], start: int, end: int, read: Any) -> list[Block[Content]]:
@@ -305,15 +322,41 @@ class Runner:
         view.advance(ids.shape[1])
         return hidden
 
-    def _sample(self, hidden: mx.array, rows: list[Row]) -> Sampled:
-        sampled = sample(self._model.logits(hidden), [row.sampler for row in rows], self._kernels)
-        for index, row in enumerate(rows):
+    def _sample(self, hidden: mx.array, pairs: list[tuple[Sequence, Row]], work: _Work) -> list[mx.array]:
+        """Sample a token for every row whose grammar leaves a choice. Returns what is to be evaluated."""
+        logits = self._model.logits(hidden)
+        if any(row.sampler.grammar is not None for _, row in pairs):
+            # Grammars are asked while the logits are computed.
+            mx.async_eval(logits, self._slots.arrays)  # type: ignore[no-untyped-call]  # mlx's stub lacks it
+            free = [place for place, pair in enumerate(pairs) if not self._take_forced(*pair, work)]
+            if len(free) < len(pairs):
+                pairs, logits = [pairs[place] for place in free], logits[mx.array(free, mx.int32)]
+        if not pairs:
+            return []
+        sampled = sample(logits, [row.sampler for _, row in pairs], self._kernels)
+        for index, (_, row) in enumerate(pairs):
             row.token = sampled.tokens[index : index + 1, None]
-        return sampled
+        work.sequences += [sequence for sequence, _ in pairs]
+        work.sampled.append(sampled)
+        return sampled.arrays
 
-    def _new_row(self, request: GenerationRequest) -> Row:
+    def _take_forced(self, sequence: Sequence, row: Row, work: _Work) -> bool:
+        """Have a row's grammar read its newest token, which waits for it. True when the next ones need no sampling."""
+        newest = row.sampler.generated - 1
+        if row.sampler.grammar is not None and row.sampler.learned == newest and row.token is not None:
+            token_id: Any = row.token.item()
+            row.sampler.learn(newest, token_id)
+        forced = row.sampler.take_forced(only_end=self._encoder is not None)
+        if forced:
+            row.token = None
+            work.forced.append((sequence, forced))
+        return bool(forced)
+
+    def _new_row(self, sequence: Sequence) -> Row:
+        request = sequence.request
         context_ids = self._start_ids or request.prompt_ids
-        return Row(SamplerRow(request.sampling, context_ids, self.end_ids_of(request), self._vocab_size))
+        ends, grammar = self.end_ids_of(request), self._grammars.pop(sequence, None)
+        return Row(SamplerRow(request.sampling, context_ids, ends, self._vocab_size, grammar))
 
 
 def _arrays(blocks: Iterable[Block[Content]]) -> list[mx.array]:

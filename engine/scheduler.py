@@ -32,6 +32,7 @@ class Sequence:
     restored: prompt tokens that were found instead of computed
     prefix: where the prompt and what was found part; set by the engine
     skipped: tokens left out after the first few, in an endless sequence
+    forced: the tokens to be read are the newest of its answer, which were not sampled
     finished: nothing of it is wanted any more
     """
 
@@ -50,10 +51,17 @@ class Sequence:
     restored: int = 0
     prefix: PrefixNote | None = None
     skipped: int = 0
+    forced: bool = False
     finished: bool = False
 
     def __post_init__(self) -> None:
         self.to_read = len(self.request.prompt_ids)
+
+    def force(self, count: int) -> None:
+        """Count the newest so many outputs as given without a step; their keys and values are still to be computed."""
+        self.sampled = len(self.outputs)
+        if self.held is not None:
+            self.to_read, self.prefilled, self.forced = self.num_tokens, self.num_tokens - count, True
 
     @property
     def prompt_left(self) -> int:
@@ -172,7 +180,8 @@ class Scheduler:
     def next_step(self, now: float) -> Step:
         """Admit what fits, and choose. Counts the chosen work as done. now: seconds on the engine's clock."""
         self._admit(now)
-        decode = self._with_room([each for each in self._running if not each.prompt_left and not each.complete], now)
+        writing = [each for each in self._running if each.forced or not each.prompt_left and not each.complete]
+        decode = [each for each in self._with_room(writing, now) if not each.prompt_left]
         prefill = self._prefill(len(decode), now)
         for sequence in decode:
             sequence.sampled += 1
@@ -233,7 +242,7 @@ class Scheduler:
         self._running.remove(sequence)
         self._give_back(sequence)
         self.pause(sequence)
-        sequence.begun, sequence.prefilled = False, 0
+        sequence.begun, sequence.prefilled, sequence.forced = False, 0, False
         self._waiting.append(sequence)
 
     def _give_back(self, sequence: Sequence) -> None:
@@ -274,6 +283,7 @@ class Scheduler:
 
     def _prefill(self, num_decoded: int, now: float) -> list[tuple[Sequence, int]]:
         reading = sorted((each for each in self._running if each.prompt_left), key=lambda each: each.score(now))
+        reading.sort(key=lambda each: not each.forced)  # these write already, and nobody's long prompt holds them up
         begun = [each for each in reading if each.begun]
         budget = self.pace.budget(num_decoded) if reading else 0
         pieces: list[tuple[Sequence, int]] = []
@@ -289,6 +299,7 @@ class Scheduler:
             sequence.prefilled += chunk
             sequence.served += chunk
             sequence.sampled += not sequence.prompt_left and not sequence.complete
+            sequence.forced &= sequence.prompt_left > 0
             pieces.append((sequence, chunk))
         return pieces
 

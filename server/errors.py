@@ -57,6 +57,7 @@ ENGINE_TABLE: dict[str, Row] = {
     "CheckpointUnsupported": Row(503, "server_error", "model_load_failed", {"x-should-retry": "false"}),
     "ParameterInvalid": Row(400, "invalid_request_error", "invalid_value"),
     "ContextLengthExceeded": Row(400, "invalid_request_error", "context_length_exceeded"),
+    "GrammarInvalid": Row(400, "invalid_request_error", "invalid_json_schema"),
     "MemoryExceeded": Row(400, "invalid_request_error", "insufficient_memory"),
     "TemplateFailed": Row(400, "invalid_request_error", "chat_template_error"),
     "NotFinite": Row(500, "server_error", "internal_error", {"x-should-retry": "false"}),

@@ -5,6 +5,18 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What a text has to look like.
+
+    lark: in llguidance's form of Lark, whose first rule is `start`
+    param: the request's field that it comes from, for errors
+    """
+
+    lark: str
+    param: str = "grammar"
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """Everything that shapes one sequence's continuation. Lengths are tokens.
 
@@ -28,6 +40,7 @@ class SamplingParams:
     early_stopping: True stops at num_beams finished beams, False when no better one is likely, "never" when impossible
     no_repeat_ngram_size: no sequence of this many tokens occurs twice in the output; 0 is off
     forced_bos_token_id, forced_eos_token_id: the first token, and the last one at max_tokens
+    grammar: the text follows it, and ends where it ends, even with ignore_eos; None is off
     """
 
     max_tokens: int
@@ -53,3 +66,4 @@ class SamplingParams:
     no_repeat_ngram_size: int = 0
     forced_bos_token_id: int | None = None
     forced_eos_token_id: int | None = None
+    grammar: Grammar | None = None

@@ -1,7 +1,7 @@
 """Choose one token per row from logits, for a whole batch at once. Knows logits and parameters, no text, no caches.
 
-The order is: penalties, bias and banned ids on the raw logits; temperature; top_k; top_p; min_p. A row's randomness is
-one uniform number per token from its own generator, so its neighbours never change what it draws.
+The order is: penalties, bias and banned ids on the raw logits; what grammars allow; temperature; top_k; top_p; min_p.
+A row's randomness is one uniform number per token from its own generator, so its neighbours never change what it draws.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from engine.sampling.grammar import FORCED_TOKENS, GrammarRow
 from engine.sampling.params import SamplingParams
 from engine.sampling.scores import score
 
+_LAST_RESORT = -1e30  # below every logit, and above minus infinity
 _BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 
@@ -25,12 +27,21 @@ class SamplerRow:
     seen: (vocab_size,) bool, tokens of prompt or output; counts: (vocab_size,) float32, occurrences in the output.
         Both only where a penalty needs them.
     allowed: (vocab_size,) bool, or None where every token is
+    grammar: where the sequence stands in its grammar, after the first `learned` of the generated tokens: the newest one
+        may not be read yet
     """
 
     def __init__(
-        self, params: SamplingParams, context_ids: Sequence[int], end_ids: frozenset[int], vocab_size: int
+        self,
+        params: SamplingParams,
+        context_ids: Sequence[int],
+        end_ids: frozenset[int],
+        vocab_size: int,
+        grammar: GrammarRow | None = None,
     ) -> None:
         self.params = params
+        self.grammar = grammar
+        self.learned = 0
         self.generated = 0
         self.seen: mx.array | None = None
         self.counts: mx.array | None = None
@@ -61,6 +72,11 @@ class SamplerRow:
         """True when the most likely token is taken."""
         return self.params.temperature == 0 or self.params.top_k == 1
 
+    @property
+    def floor(self) -> float:
+        """The logit of banned tokens. What a grammar demands comes even if it is banned, when nothing else may come."""
+        return -float("inf") if self.grammar is None else _LAST_RESORT
+
     def uniform(self) -> float:
         """The row's next random number, in [0, 1)."""
         return min(float(self._generator.random()), _BELOW_ONE)
@@ -73,7 +89,8 @@ class SamplerRow:
             banned = banned + ngram_endings(history, self.params.no_repeat_ngram_size)
         if self.params.bad_sequences:
             banned = banned + bad_endings(history[self._num_context :], self.params.bad_sequences)
-        return [*self.params.logit_bias, *((token_id, -float("inf")) for token_id in banned)]
+        pairs = [*self.params.logit_bias, *((token_id, -float("inf")) for token_id in banned)]
+        return [(token_id, max(value, self.floor)) for token_id, value in pairs]
 
     def remember(self, token: mx.array) -> None:
         """Count a sampled token, which may not be evaluated yet. token: () integer."""
@@ -83,6 +100,33 @@ class SamplerRow:
         if self.seen is not None and self.counts is not None:
             self.seen[token] = True
             self.counts[token] = self.counts[token] + 1
+
+    def learn(self, place: int, token_id: int) -> None:
+        """Go on in the grammar by the generated token of that place, unless it has been read before.
+
+        A token that the model's settings force is none of the text.
+        """
+        if self.grammar is None or place != self.learned:
+            return
+        self.learned += 1
+        if forced_id(self.params, place) is None:
+            self.grammar.take([token_id])
+
+    def take_forced(self, *, only_end: bool) -> list[int]:
+        """Tokens that need not be sampled, now remembered: the end of a grammar, or many that it leaves no choice of."""
+        if self.grammar is None or self.params.logprobs is not None:
+            return []
+        if forced_id(self.params, self.generated) is not None:
+            return []
+        tokens = self.grammar.forced()[: self.params.max_tokens - self.generated]
+        if not self.grammar.is_done:
+            if only_end or len(tokens) < FORCED_TOKENS:
+                return []
+            self.grammar.take(tokens)
+        for token in tokens:
+            self.remember(mx.array(token, mx.uint32))
+        self.learned = self.generated
+        return tokens
 
     def _read_history(self) -> list[int]:
         # Waits for the newest token: what it completes decides what may follow.
@@ -124,7 +168,7 @@ def sample(logits: mx.array, rows: Sequence[SamplerRow], kernels: Any = None) ->
     kernels: the device's, or None
     """
     raw = logits.astype(mx.float32)
-    adjusted = _with_addends(_with_penalties(raw, rows), rows)
+    adjusted = _with_masks(_with_addends(_with_penalties(raw, rows), rows), rows)
     chosen = _choose(adjusted, rows) if kernels is None else _choose_natively(kernels, adjusted, rows)
     tokens = _with_forced(chosen, rows)
     for index, row in enumerate(rows):
@@ -150,12 +194,23 @@ def _with_addends(logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
     if any(row.allowed is not None for row in rows):
         everything = mx.ones((logits.shape[-1],), mx.bool_)
         allowed = mx.stack([everything if row.allowed is None else row.allowed for row in rows])
-        logits = mx.where(allowed, logits, -float("inf"))
+        logits = mx.where(allowed, logits, _column([row.floor for row in rows]))
     triples = [(index, *pair) for index, row in enumerate(rows) for pair in row.addends()]
     if not triples:
         return logits
     row_ids, token_ids, values = zip(*triples, strict=True)
     return logits.at[mx.array(row_ids), mx.array(token_ids)].add(mx.array(values, mx.float32))
+
+
+def _with_masks(logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
+    """Only what grammars allow. While they are asked, the logits may still be on their way."""
+    if all(row.grammar is None for row in rows):
+        return logits
+    allowed = np.ones(logits.shape, np.bool_)
+    for index, row in enumerate(rows):
+        if row.grammar is not None and forced_id(row.params, row.generated) is None:
+            allowed[index] = row.grammar.allowed()
+    return mx.where(mx.array(allowed), logits, -float("inf"))
 
 
 def _choose(logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:

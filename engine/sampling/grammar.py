@@ -1,0 +1,186 @@
+"""Which tokens may come next, by a grammar. Knows tokens as bytes and as ids; knows no arrays of MLX and no requests.
+
+Grammars are run by llguidance, whose limits bound the work of compiling one and of every token. Nothing that it reads
+refers to anything outside of itself.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from numpy.typing import NDArray
+
+from engine.errors import GrammarInvalid, ParameterInvalid
+from engine.sampling.params import Grammar
+from engine.text.tokenizer import Tokenizer
+
+# A piece of the prompt's kind takes a forward pass of its own; fewer tokens are cheaper beside the other rows.
+FORCED_TOKENS = 4
+_KEPT_GRAMMARS = 64
+_MAX_ERROR_CHARACTERS = 300
+_PLACE = re.compile(r"^(?:at )?\d+\(\d+\): ")
+_LIMITS = LLParserLimits(
+    initial_lexer_fuel=1_000_000,
+    step_lexer_fuel=200_000,
+    step_max_items=50_000,
+    max_lexer_states=50_000,  # of about two kilobytes each
+    max_grammar_size=200_000,
+    verbose_errors=False,
+)
+_NO_TOKEN = "this model's vocabulary cannot write it"
+_UNSATISFIABLE = "nothing can satisfy it"
+_KNOWN_ERRORS = {"NoExtensionBias": _UNSATISFIABLE, "NoExtension": _UNSATISFIABLE}
+
+
+class GrammarRow:
+    """Where one sequence stands in its grammar.
+
+    error: why it cannot go on; None while it can
+    """
+
+    def __init__(self, matcher: LLMatcher, end_id: int, vocab_size: int) -> None:
+        self.error: str | None = None
+        self._matcher = matcher
+        self._end_id = end_id
+        self._vocab_size = vocab_size
+
+    @property
+    def is_done(self) -> bool:
+        """True when only an end token may follow, or has been taken."""
+        return self.error is None and bool(self._matcher.is_stopped())
+
+    def take(self, token_ids: Sequence[int]) -> None:
+        """Go on by these tokens."""
+        if self.error is None:
+            self._matcher.consume_tokens(list(token_ids))
+            self._look_for_error()
+
+    def forced(self) -> list[int]:
+        """Tokens that must come next because nothing else may; an end token where the grammar has ended."""
+        if self.error is not None:
+            return []
+        if self.is_done:
+            return [self._end_id]
+        tokens = list(self._matcher.compute_ff_tokens())
+        self._look_for_error()
+        return tokens
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """The tokens that may come next, (vocab_size,); all of them where it cannot go on."""
+        if self.error is None:
+            bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+            found = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
+            self._look_for_error()
+            if self.error is None and found.any():
+                return found
+            self.error = self.error or _NO_TOKEN
+        return np.ones(self._vocab_size, np.bool_)
+
+    def _look_for_error(self) -> None:
+        if self._matcher.is_error():
+            self.error = _told(self._matcher.get_error())
+
+
+class GrammarCompiler:
+    """Makes grammars of a model's vocabulary. Safe to use from several threads; compiling lets other threads run.
+
+    read_tokenizer: called once, when the first grammar is asked for
+    vocab_size: of the model, whose tokenizer may know fewer tokens or more
+    end_ids: tokens that end an answer
+    """
+
+    def __init__(self, read_tokenizer: Callable[[], Tokenizer], vocab_size: int, end_ids: Iterable[int]) -> None:
+        self._read_tokenizer = read_tokenizer
+        self._vocab_size = vocab_size
+        self._end_ids = sorted(end_ids)
+        self._lock = Lock()
+        self._tokens: LLTokenizer | None = None
+        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+
+    def begin(self, grammar: Grammar) -> GrammarRow:
+        """The state before the first token. Raises GrammarInvalid, and ParameterInvalid where no grammar can be kept.
+
+        Takes a while when the grammar is new.
+        """
+        with self._lock:
+            matcher = self._compiled.get(grammar)
+            if matcher is None:
+                matcher = self._compile(grammar)
+                self._compiled[grammar] = matcher
+            self._compiled.move_to_end(grammar)
+            while len(self._compiled) > _KEPT_GRAMMARS:
+                self._compiled.popitem(last=False)
+            return GrammarRow(matcher.deep_copy(), self._end_ids[0], self._vocab_size)
+
+    def _compile(self, grammar: Grammar) -> LLMatcher:
+        if self._tokens is None:
+            self._tokens = self._read_tokens(grammar.param)
+        try:
+            source = LLMatcher.grammar_from_lark(grammar.lark)
+            matcher = LLMatcher(self._tokens, source, log_level=0, limits=_LIMITS)
+        except ValueError as error:
+            raise GrammarInvalid(grammar.param, _told(str(error))) from None
+        if matcher.is_error():
+            raise GrammarInvalid(grammar.param, _told(matcher.get_error()))
+        first = GrammarRow(matcher.deep_copy(), 0, self._vocab_size)
+        first.allowed()
+        if first.error is not None:
+            raise GrammarInvalid(grammar.param, first.error)
+        return matcher
+
+    def _read_tokens(self, param: str) -> LLTokenizer:
+        tokenizer = self._read_tokenizer()
+        if not tokenizer.joins_bytes:
+            raise ParameterInvalid(param, f"{param} needs a vocabulary of bytes or pieces of text, unlike this model's.")
+        ends = sorted({*self._end_ids, *(each for each in tokenizer.eos_token_ids if each < self._vocab_size)})
+        if not ends:
+            raise ParameterInvalid(param, f"{param} needs a model with an end token, which this one does not name.")
+        self._end_ids = [self._end_ids[0] if self._end_ids else ends[0], *ends]
+        return LLTokenizer(_Vocabulary(tokenizer, self._vocab_size, ends[0]), n_vocab=self._vocab_size, eos_token=ends)
+
+
+class _Vocabulary:
+    """What llguidance asks of a tokenizer."""
+
+    is_tokenizer_wrapper = True
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_id: int) -> None:
+        self.eos_token_id = end_id
+        self.bos_token_id = tokenizer.bos_token_id
+        self.tokens = [tokenizer.token_bytes(each) for each in range(min(tokenizer.vocab_size, vocab_size))]
+        self.special_token_ids = sorted(each for each in tokenizer.special_ids if each < len(self.tokens))
+        self._tokenizer = tokenizer
+        self._by_bytes = {spelled: each for each, spelled in enumerate(self.tokens) if spelled}
+        self._longest = max(map(len, self._by_bytes))
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        """Token ids whose bytes are exactly this text's."""
+        raw = text.encode() if isinstance(text, str) else text
+        ids = self._tokenizer.encode(raw.decode("utf-8", "replace"), add_special_tokens=False, parse_special=False)
+        if b"".join(map(self._tokenizer.token_bytes, ids)) == raw:
+            return ids
+        # Vocabularies that put a space before a text cannot spell one that goes on without it.
+        return self._longest_pieces(raw)
+
+    def _longest_pieces(self, raw: bytes) -> list[int]:
+        ids: list[int] = []
+        while raw:
+            lengths = range(min(self._longest, len(raw)), 0, -1)
+            length = next((each for each in lengths if raw[:each] in self._by_bytes), None)
+            if length is None:
+                return ids
+            ids.append(self._by_bytes[raw[:length]])
+            raw = raw[length:]
+        return ids
+
+
+def _told(error: Any) -> str:
+    """The first lines of a library's message, as one sentence's part without places in a text that nobody wrote."""
+    lines = [line.strip() for line in str(error).replace("<non-verbose/>", "").splitlines()]
+    text = " ".join(line for line in lines if line and not re.match(r"^\d+ \||^\^", line))
+    text = _PLACE.sub("", _KNOWN_ERRORS.get(text, text)).replace("failed to compile JSON schema: ", "")
+    return text[:_MAX_ERROR_CHARACTERS].rstrip(". ") or _UNSATISFIABLE
