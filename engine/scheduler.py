@@ -180,7 +180,7 @@ class Scheduler:
     def next_step(self, now: float) -> Step:
         """Admit what fits, and choose. Counts the chosen work as done. now: seconds on the engine's clock."""
         self._admit(now)
-        writing = [each for each in self._running if each.forced or not each.prompt_left and not each.complete]
+        writing = [each for each in self._running if each.forced or (not each.prompt_left and not each.complete)]
         decode = [each for each in self._with_room(writing, now) if not each.prompt_left]
         prefill = self._prefill(len(decode), now)
         for sequence in decode:

@@ -22,7 +22,7 @@ def as_chat(
     shared = {name: getattr(given, name) for name in SamplingFields.model_fields if name in given.model_fields_set}
     shared.pop("stream_options", None)
     try:
-        return ChatCompletionRequest.model_validate({**shared, **fields})
+        request = ChatCompletionRequest.model_validate({**shared, **fields})
     except InvalidRequest as error:
         own = (names or {}).get(error.param or "")
         if own is not None:
@@ -30,10 +30,15 @@ def as_chat(
         raise
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        own = (names or {}).get(str(first["loc"][0])) if first["loc"] else None
+        if own is not None:
+            raise InvalidRequest(f"{own}: {first['msg']}.", param=own) from None
         place = ".".join(str(part) for part in first["loc"])
         raise InvalidRequest(
             f"{param} cannot be read as a conversation: {place}: {first['msg']}.", param=param
         ) from None
+    request.call_fields(names or {})
+    return request
 
 
 def text_of(content: Any, param: str, *, images: str = "") -> str:

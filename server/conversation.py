@@ -8,15 +8,18 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import TemplateFailed
+from engine.sampling.params import Grammar
 from engine.text.chat import JsonObject, encode_chat
 from server.errors import InvalidRequest
 from server.generation import Plan
 from server.parsing.choose import Parser, ReplyFormat, needed_ids
 from server.parsing.in_words import with_tools_in_words
 from server.registry import ModelText
+from server.reply_grammar import Thinking, Wanted, reply_grammar
 from server.sampling import sampling_params, text_rules
 from server.schemas.chat import ChatCompletionRequest, ChatMessage, ConversationFields, ToolCall
 from server.schemas.tools import Tool
+from server.structure import structure_of
 
 if TYPE_CHECKING:  # the server answers before Jinja is loaded
     from engine.text.chat_template import ChatTemplate
@@ -38,9 +41,13 @@ def chat_plan(text: ModelText, body: ChatCompletionRequest, default_max_tokens: 
         prompts=(prompt,),
         num_choices=body.n,
         sampling=sampling_params(
-            body, text, max_tokens=max_tokens, logprobs=body.top_logprobs if body.logprobs else None
+            body,
+            text,
+            max_tokens=max_tokens,
+            logprobs=body.top_logprobs if body.logprobs else None,
+            grammar=reading.grammar(),
         ),
-        rules=text_rules(body, kept_ids=reading.kept_ids(), max_calls=None if body.parallel_tool_calls else 1),
+        rules=text_rules(body, kept_ids=reading.kept_ids(), max_calls=None if body.several_calls else 1),
         param="messages",
         priority=body.priority,
         parser=reading.parser,
@@ -60,6 +67,32 @@ class Reading:
         if self.text.chat_template is None:
             return None
         return self.text.replies.parser(self._schemas(), thinks=self._thinks(), is_thinking=self._is_thinking())
+
+    def grammar(self) -> Grammar | None:
+        """What the reply has to look like. Raises GrammarInvalid and InvalidRequest."""
+        body = self.body
+        forced = body.forced_tools
+        wanted = Wanted(
+            structure_of(body),
+            tuple(forced or body.offered_tools),
+            must_call=bool(forced),
+            only_one_call=not body.several_calls,
+            thinking=self._thinking(),
+            thinking_budget=body.thinking_token_budget,
+        )
+        return reply_grammar(self.text, wanted)
+
+    def _thinking(self) -> Thinking:
+        thinking = self.text.replies.thinking
+        if thinking is None or self.text.chat_template is None:
+            return "none"
+        if self._is_thinking():
+            return "begun"
+        is_over = thinking.end in self._tail() or self.body.continue_final_message
+        return "none" if is_over else "possible"
+
+    def _tail(self) -> str:
+        return self.text.tokenizer.decode(self.prompt[-_TAIL_TOKENS:], skip_special_tokens=False)
 
     def kept_ids(self) -> frozenset[int]:
         """Special tokens that the parser has to see, or the client, where reasoning stays in the text."""
@@ -88,8 +121,7 @@ class Reading:
         if self.body.continue_final_message:
             content = self.body.messages[-1].content.lstrip()
             return content.startswith(thinking.begin) and thinking.end not in content
-        tail = self.text.tokenizer.decode(self.prompt[-_TAIL_TOKENS:], skip_special_tokens=False)
-        return tail.rstrip().endswith(thinking.begin)
+        return self._tail().rstrip().endswith(thinking.begin)
 
 
 def encode_conversation(text: ModelText, body: ConversationFields) -> tuple[int, ...]:

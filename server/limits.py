@@ -39,6 +39,12 @@ MAX_FUNCTION_NAME_CHARACTERS = 256
 MAX_OBJECT_DEPTH = 64
 MAX_OBJECT_VALUES = 100_000
 
+# Of what an answer has to look like.
+MAX_SCHEMA_CHARACTERS = 1 << 18  # also of all functions' schemas together, where a call is forced
+MAX_PATTERN_CHARACTERS = 1 << 14
+MAX_GRAMMAR_CHARACTERS = 1 << 15
+MAX_WORDS = 8192  # to choose from
+
 # Of texts that are compared.
 MAX_PAIRS = 2048
 

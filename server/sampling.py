@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from engine.generation_defaults import GenerationDefaults
-from engine.sampling.params import SamplingParams
+from engine.sampling.params import Grammar, SamplingParams
 from server.continuation import TextRules
 from server.limits import MAX_TOKENS
 from server.registry import ModelText
@@ -22,10 +22,16 @@ _SEARCH_FIELDS = (
     "forced_bos_token_id",
     "forced_eos_token_id",
 )
+_FREE = {"num_beams": 1, "no_repeat_ngram_size": 0, "min_tokens": 0, "forced_eos_token_id": None}
 
 
 def sampling_params(
-    body: SamplingFields, text: ModelText, *, max_tokens: int | None, logprobs: int | None
+    body: SamplingFields,
+    text: ModelText,
+    *,
+    max_tokens: int | None,
+    logprobs: int | None,
+    grammar: Grammar | None = None,
 ) -> SamplingParams:
     """What the engine is asked for. max_tokens of None or -1 is as much as the context holds."""
     defaults = text.defaults
@@ -33,6 +39,9 @@ def sampling_params(
     search = {name: getattr(body if name in given else defaults, name) for name in _SEARCH_FIELDS}
     if "num_beams" not in given and _draws(body):
         search["num_beams"] = 1  # who sets a temperature wants tokens drawn, not the checkpoint's own search
+    if grammar is not None:
+        # A checkpoint's own habits are for free text.
+        search |= {name: plain for name, plain in _FREE.items() if name not in given}
     banned = ((token_id, -float("inf")) for token_id in defaults.banned_ids)
     return SamplingParams(
         max_tokens=MAX_TOKENS if max_tokens in (None, -1) else max_tokens or 0,
@@ -50,6 +59,7 @@ def sampling_params(
         logprobs=logprobs,
         stop_token_ids=tuple(body.stop_token_ids),
         ignore_eos=body.ignore_eos,
+        grammar=grammar,
         **search,
     )
 

@@ -18,9 +18,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from engine.errors import CheckpointError, RequestError
+from engine.errors import CheckpointError, EngineError, RequestError
+from engine.sampling.grammar import GrammarRow
 from engine.settings import EngineSettings, EngineStats
 from server import protocol
+from server.compiling import Compiled, Compiling
 
 HEARTBEAT_SECONDS = 1.0
 PROGRESS_SECONDS = 0.1
@@ -116,7 +118,7 @@ class Inbox:
     def __init__(self, link: Link) -> None:
         self.at_end: Callable[[], None] | None = None
         self._link = link
-        self._messages: queue.SimpleQueue[protocol.ToWorker] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[protocol.ToWorker | Compiled] = queue.SimpleQueue()
 
     def fill_for_ever(self) -> None:
         """Run in a thread of its own."""
@@ -130,7 +132,11 @@ class Inbox:
             finally:
                 os._exit(0)
 
-    def drain(self, *, wait: bool) -> Iterator[protocol.ToWorker]:
+    def put(self, message: Compiled) -> None:
+        """Add what another thread of this process has done."""
+        self._messages.put(message)
+
+    def drain(self, *, wait: bool) -> Iterator[protocol.ToWorker | Compiled]:
         """All messages that are there; with `wait`, at least one."""
         if wait:
             yield self._messages.get()
@@ -180,26 +186,49 @@ def open_model(path: Path, settings: EngineSettings, on_progress: Callable[[int,
 def work(engine: Model, inbox: Inbox, link: Link, pulse: Pulse) -> None:
     """Step the engine while there is work, and sleep while there is none."""
     report = protocol.Encoded if engine.info.kind in protocol.ENCODING_KINDS else protocol.Outputs
+    desk = Desk(engine, inbox, link)
     while True:
         if not engine.has_work:
             pulse.idle(engine.stats)
         for message in inbox.drain(wait=not engine.has_work):
-            take(engine, message, link)
+            desk.take(message)
         pulse.busy(engine.stats)
         if engine.has_work and (outputs := engine.step()):
             link.send(report(outputs))
 
 
-def take(engine: Model, message: protocol.ToWorker, link: Link) -> None:
-    """Hand one message of the parent to the engine."""
-    match message:
-        case protocol.Submit(request) | protocol.Encode(request):
-            try:
-                engine.submit(request)
-            except RequestError as error:
-                link.send(protocol.Refused(request.request_id, type(error).__name__, error.param, str(error)))
-        case protocol.Cancel(request_id):
-            engine.cancel(request_id)
+class Desk:
+    """Hands messages to the engine, one at a time; requests with a grammar make a detour to have it compiled."""
+
+    def __init__(self, engine: Any, inbox: Inbox, link: Link) -> None:
+        self._engine = engine
+        self._link = link
+        self._compiling = Compiling(engine, inbox.put)
+
+    def take(self, message: protocol.ToWorker | Compiled) -> None:
+        """Do what a message asks for."""
+        match message:
+            case protocol.Submit(request) if request.sampling.grammar is not None:
+                self._compiling.add(request)
+            case protocol.Submit(request) | protocol.Encode(request):
+                self._submit(request)
+            case Compiled(request, GrammarRow() as grammar):
+                self._submit(request, grammar)
+            case Compiled(request, EngineError() as error):
+                self._refuse(request, error)
+            case protocol.Cancel(request_id):
+                self._compiling.cancel(request_id)
+                self._engine.cancel(request_id)
+
+    def _submit(self, request: Any, *compiled: GrammarRow) -> None:
+        try:
+            self._engine.submit(request, *compiled)
+        except RequestError as error:
+            self._refuse(request, error)
+
+    def _refuse(self, request: Any, error: EngineError) -> None:
+        param = error.param if isinstance(error, RequestError) else ""
+        self._link.send(protocol.Refused(request.request_id, type(error).__name__, param, str(error)))
 
 
 def main(arguments: list[str]) -> int:

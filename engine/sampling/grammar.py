@@ -4,6 +4,7 @@ Grammars are run by llguidance, whose limits bound the work of compiling one and
 refers to anything outside of itself.
 """
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -31,8 +32,7 @@ _LIMITS = LLParserLimits(
     max_grammar_size=200_000,
     verbose_errors=False,
 )
-_NO_TOKEN = "this model's vocabulary cannot write it"
-_UNSATISFIABLE = "nothing can satisfy it"
+_UNSATISFIABLE = "nothing that this model's vocabulary can write would satisfy it"
 _KNOWN_ERRORS = {"NoExtensionBias": _UNSATISFIABLE, "NoExtension": _UNSATISFIABLE}
 
 
@@ -47,6 +47,7 @@ class GrammarRow:
         self._matcher = matcher
         self._end_id = end_id
         self._vocab_size = vocab_size
+        self._forced: list[int] | None = None  # while no token has been taken since it was asked for
 
     @property
     def is_done(self) -> bool:
@@ -54,8 +55,9 @@ class GrammarRow:
         return self.error is None and bool(self._matcher.is_stopped())
 
     def take(self, token_ids: Sequence[int]) -> None:
-        """Go on by these tokens."""
-        if self.error is None:
+        """Go on by these tokens. Behind the end there is nothing to go on to."""
+        self._forced = None
+        if self.error is None and not self.is_done:
             self._matcher.consume_tokens(list(token_ids))
             self._look_for_error()
 
@@ -65,19 +67,27 @@ class GrammarRow:
             return []
         if self.is_done:
             return [self._end_id]
-        tokens = list(self._matcher.compute_ff_tokens())
-        self._look_for_error()
-        return tokens
+        if self._forced is None:
+            self._forced = list(self._matcher.compute_ff_tokens())
+            self._look_for_error()
+        return self._forced
 
     def allowed(self) -> NDArray[np.bool_]:
-        """The tokens that may come next, (vocab_size,); all of them where it cannot go on."""
+        """The tokens that may come next, (vocab_size,); all of them where it cannot go on.
+
+        Where only one text can follow, that is the first token of its usual spelling.
+        """
+        if forced := self.forced():
+            alone = np.zeros(self._vocab_size, np.bool_)
+            alone[forced[0]] = True
+            return alone
         if self.error is None:
             bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
             found = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
             self._look_for_error()
             if self.error is None and found.any():
                 return found
-            self.error = self.error or _NO_TOKEN
+            self.error = self.error or _UNSATISFIABLE
         return np.ones(self._vocab_size, np.bool_)
 
     def _look_for_error(self) -> None:
@@ -120,8 +130,7 @@ class GrammarCompiler:
         if self._tokens is None:
             self._tokens = self._read_tokens(grammar.param)
         try:
-            source = LLMatcher.grammar_from_lark(grammar.lark)
-            matcher = LLMatcher(self._tokens, source, log_level=0, limits=_LIMITS)
+            matcher = LLMatcher(self._tokens, _source(grammar), log_level=0, limits=_LIMITS)
         except ValueError as error:
             raise GrammarInvalid(grammar.param, _told(str(error))) from None
         if matcher.is_error():
@@ -135,12 +144,15 @@ class GrammarCompiler:
     def _read_tokens(self, param: str) -> LLTokenizer:
         tokenizer = self._read_tokenizer()
         if not tokenizer.joins_bytes:
-            raise ParameterInvalid(param, f"{param} needs a vocabulary of bytes or pieces of text, unlike this model's.")
+            raise ParameterInvalid(
+                param, f"{param} needs a vocabulary of bytes or pieces of text, unlike this model's."
+            )
         ends = sorted({*self._end_ids, *(each for each in tokenizer.eos_token_ids if each < self._vocab_size)})
         if not ends:
             raise ParameterInvalid(param, f"{param} needs a model with an end token, which this one does not name.")
         self._end_ids = [self._end_ids[0] if self._end_ids else ends[0], *ends]
-        return LLTokenizer(_Vocabulary(tokenizer, self._vocab_size, ends[0]), n_vocab=self._vocab_size, eos_token=ends)
+        vocabulary: Any = _Vocabulary(tokenizer, self._vocab_size, ends[0])
+        return LLTokenizer(vocabulary, n_vocab=self._vocab_size, eos_token=ends)
 
 
 class _Vocabulary:
@@ -161,7 +173,8 @@ class _Vocabulary:
         """Token ids whose bytes are exactly this text's."""
         raw = text.encode() if isinstance(text, str) else text
         ids = self._tokenizer.encode(raw.decode("utf-8", "replace"), add_special_tokens=False, parse_special=False)
-        if b"".join(map(self._tokenizer.token_bytes, ids)) == raw:
+        known = all(each < len(self.tokens) for each in ids)
+        if known and b"".join(self.tokens[each] for each in ids) == raw:
             return ids
         # Vocabularies that put a space before a text cannot spell one that goes on without it.
         return self._longest_pieces(raw)
@@ -176,6 +189,11 @@ class _Vocabulary:
             ids.append(self._by_bytes[raw[:length]])
             raw = raw[length:]
         return ids
+
+
+def _source(grammar: Grammar) -> str:
+    parts = ({"name": name, "lark_grammar": lark} for name, lark in grammar.parts)
+    return json.dumps({"grammars": [{"lark_grammar": grammar.lark}, *parts]})
 
 
 def _told(error: Any) -> str:

@@ -8,12 +8,14 @@ from typing import Literal
 class Grammar:
     """What a text has to look like.
 
-    lark: in llguidance's form of Lark, whose first rule is `start`
+    lark: rules in llguidance's form of Lark, of which `start` is the whole text
     param: the request's field that it comes from, for errors
+    parts: grammars of their own, by the names under which the rules refer to them: `@name`
     """
 
     lark: str
     param: str = "grammar"
+    parts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

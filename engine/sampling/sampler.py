@@ -113,7 +113,7 @@ class SamplerRow:
             self.grammar.take([token_id])
 
     def take_forced(self, *, only_end: bool) -> list[int]:
-        """Tokens that need not be sampled, now remembered: the end of a grammar, or many that it leaves no choice of."""
+        """Tokens that need not be sampled, now remembered: a grammar's end, or many that it leaves no choice of."""
         if self.grammar is None or self.params.logprobs is not None:
             return []
         if forced_id(self.params, self.generated) is not None:
@@ -124,6 +124,8 @@ class SamplerRow:
                 return []
             self.grammar.take(tokens)
         for token in tokens:
+            if not self.greedy:
+                self.uniform()  # as if it had been sampled, so that the same ones are drawn however it comes
             self.remember(mx.array(token, mx.uint32))
         self.learned = self.generated
         return tokens

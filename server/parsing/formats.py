@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from server.parsing import call_shapes
+from server.parsing.call_shapes import CallShape
 from server.parsing.json_calls import OBJECT_HEAD, OBJECT_TAIL, read_json_calls
 from server.parsing.literal_calls import read_braced_calls, read_python_calls
 from server.parsing.piece import Call
@@ -40,6 +42,7 @@ class CallFormat:
     readers: for calls that have to be read as a whole, in this order
     bare: calls may stand without a marker at the beginning of the content, for known functions
     short_ids: the template takes call ids of 9 letters and digits only
+    shapes: how a model writes calls that has to; one of those that it has the tokens for
     """
 
     name: str
@@ -52,6 +55,7 @@ class CallFormat:
     readers: tuple[Reader, ...] = (read_json_calls,)
     bare: bool = False
     short_ids: bool = False
+    shapes: tuple[CallShape, ...] = (call_shapes.TAGGED_OBJECT,)
 
 
 _NAME = r"(?P<name>[^\s{\[<\"]{1,256}+)"
@@ -93,6 +97,7 @@ CALL_FORMATS = (
         inner=("｜DSML｜",),
         heads=(),
         readers=(read_invoke_tags,),
+        shapes=(call_shapes.DEEPSEEK_DSML,),
     ),
     CallFormat(
         "deepseek",
@@ -102,6 +107,7 @@ CALL_FORMATS = (
         inner=("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"),
         heads=(_DEEPSEEK_HEAD,),
         tail=_DEEPSEEK_TAIL,
+        shapes=(call_shapes.DEEPSEEK, call_shapes.DEEPSEEK_FENCED),
     ),
     CallFormat(
         "kimi",
@@ -111,6 +117,7 @@ CALL_FORMATS = (
         inner=("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"),
         heads=(_KIMI_HEAD,),
         tail=_KIMI_TAIL,
+        shapes=(call_shapes.KIMI,),
     ),
     CallFormat(
         "minimax",
@@ -119,6 +126,7 @@ CALL_FORMATS = (
         ("</minimax:tool_call>",),
         heads=(),
         readers=(read_invoke_tags,),
+        shapes=(call_shapes.MINIMAX,),
     ),
     CallFormat(
         "glm",
@@ -128,6 +136,7 @@ CALL_FORMATS = (
         inner=("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
         heads=(),
         readers=(read_keyed_tags, read_json_calls),
+        shapes=(call_shapes.GLM,),
     ),
     CallFormat(
         "qwen-coder",
@@ -136,6 +145,7 @@ CALL_FORMATS = (
         ("</tool_call>",),
         heads=(),
         readers=(read_function_tags, read_json_calls),
+        shapes=(call_shapes.QWEN_CODER,),
     ),
     CallFormat(
         "gemma",
@@ -145,6 +155,7 @@ CALL_FORMATS = (
         inner=('<|"|>',),
         heads=(),
         readers=(read_braced_calls,),
+        shapes=(call_shapes.GEMMA,),
     ),
     CallFormat(
         "function-gemma",
@@ -154,9 +165,14 @@ CALL_FORMATS = (
         inner=("<escape>",),
         heads=(),
         readers=(read_braced_calls,),
+        shapes=(call_shapes.FUNCTION_GEMMA,),
     ),
-    CallFormat("cohere", ("<|START_ACTION|>",), ("<|START_ACTION|>",), ("<|END_ACTION|>",)),
-    CallFormat("command-r", (("directly_answer", "directly-answer"), "Action:"), ("Action:",)),
+    CallFormat(
+        "cohere", ("<|START_ACTION|>",), ("<|START_ACTION|>",), ("<|END_ACTION|>",), shapes=(call_shapes.COHERE,)
+    ),
+    CallFormat(
+        "command-r", (("directly_answer", "directly-answer"), "Action:"), ("Action:",), shapes=(call_shapes.COMMAND_R,)
+    ),
     CallFormat(
         "mistral",
         ("[TOOL_CALLS]",),
@@ -164,6 +180,7 @@ CALL_FORMATS = (
         inner=("[ARGS]", "[CALL_ID]"),
         heads=(OBJECT_HEAD, _NAMED_HEAD),
         short_ids=True,
+        shapes=(call_shapes.MISTRAL_NAMED, call_shapes.MISTRAL),
     ),
     CallFormat(
         "liquid",
@@ -172,6 +189,7 @@ CALL_FORMATS = (
         ("<|tool_call_end|>",),
         heads=(),
         readers=(read_python_calls, read_json_calls),
+        shapes=(call_shapes.LIQUID,),
     ),
     CallFormat(
         "olmo",
@@ -180,9 +198,18 @@ CALL_FORMATS = (
         ("</function_calls>",),
         heads=(),
         readers=(read_python_calls, read_json_calls),
+        shapes=(call_shapes.OLMO,),
     ),
-    CallFormat("phi", ("<|tool_call|>", "<|/tool_call|>"), ("<|tool_call|>",), ("<|/tool_call|>",)),
-    CallFormat("granite", ("<|tool_call|>",), ("<|tool_call|>", "<tool_call>"), ("</tool_call>",)),
+    CallFormat(
+        "phi", ("<|tool_call|>", "<|/tool_call|>"), ("<|tool_call|>",), ("<|/tool_call|>",), shapes=(call_shapes.PHI,)
+    ),
+    CallFormat(
+        "granite",
+        ("<|tool_call|>",),
+        ("<|tool_call|>", "<tool_call>"),
+        ("</tool_call>",),
+        shapes=(call_shapes.GRANITE,),
+    ),
     CallFormat("hermes", ("<tool_call>",), ("<tool_call>",), ("</tool_call>",)),
     CallFormat(
         "llama",
@@ -192,5 +219,6 @@ CALL_FORMATS = (
         heads=(OBJECT_HEAD, _FUNCTION_HEAD),
         readers=(read_json_calls, read_python_calls),
         bare=True,
+        shapes=(call_shapes.LLAMA,),
     ),
 )

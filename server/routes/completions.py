@@ -21,10 +21,12 @@ from server.generation import Choice, Generation, Plan
 from server.large_bodies import LargeBodyRoute
 from server.openapi import STREAMED
 from server.registry import WRITING_KINDS, ModelText, Registry
+from server.reply_grammar import plain_grammar
 from server.sampling import sampling_params, text_rules
 from server.schemas.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from server.schemas.usage import Usage
 from server.stream import respond, stopwatch, unless_client_leaves
+from server.structure import structure_of
 from server.version import FINGERPRINT
 
 router = APIRouter(route_class=LargeBodyRoute)
@@ -51,7 +53,8 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
 def _plan(text: ModelText, body: CompletionRequest, prompts: tuple[tuple[int, ...], ...]) -> Plan:
     # Choices are judged by their scores, so these are needed even if nobody reads them.
     logprobs = 0 if body.logprobs is None and body.num_tries > body.n else body.logprobs
-    sampling = sampling_params(body, text, max_tokens=_max_tokens(text, body), logprobs=logprobs)
+    grammar = plain_grammar(text, structure_of(body))
+    sampling = sampling_params(body, text, max_tokens=_max_tokens(text, body), logprobs=logprobs, grammar=grammar)
     if body.suffix:
         ends = (*sampling.stop_token_ids, *fill_in_ends(text.tokenizer))
         sampling = replace(sampling, stop_token_ids=tuple(dict.fromkeys(ends)))

@@ -21,7 +21,7 @@ from server.limits import (
 )
 from server.schemas.base import Name, Refusals, Text, WireModel
 from server.schemas.sampling import SamplingFields, refused_but
-from server.schemas.tools import BoundedObject, Tool, ToolCallOut, ToolChoice, refuse_forced_call
+from server.schemas.tools import BoundedObject, Tool, ToolCallOut, ToolChoice
 from server.schemas.usage import Usage
 
 TemplateVariable = (
@@ -104,7 +104,7 @@ class ConversationFields(WireModel):
     reasoning_effort: Effort | None = None
     reasoning: Reasoning | None = None
     tools: list[Tool] = Field(default=[], max_length=MAX_TOOLS)
-    tool_choice: Literal["none", "auto"] | ToolChoice = "auto"
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice = "auto"
 
     @model_validator(mode="before")
     @classmethod
@@ -118,8 +118,6 @@ class ConversationFields(WireModel):
             data["tools"] = [{"type": "function", "function": each} for each in functions]
         if data.get("tool_choice") is None:
             data["tool_choice"] = {"type": "function", "function": choice} if isinstance(choice, dict) else choice
-        if data["tool_choice"] is not None:
-            refuse_forced_call(data["tool_choice"])
         return data
 
     @model_validator(mode="after")
@@ -135,10 +133,31 @@ class ConversationFields(WireModel):
     def offered_tools(self) -> list[Tool]:
         """The functions that the model may call."""
         if isinstance(self.tool_choice, str):
-            return self.tools if self.tool_choice == "auto" else []
+            return [] if self.tool_choice == "none" else self.tools
         allowed = self.tool_choice.allowed_tools
-        names = {each.function.name for each in allowed.tools} if allowed else set()
+        if allowed is None:
+            return self.tools
+        names = {each.function.name for each in allowed.tools}
         return [tool for tool in self.tools if tool.function.name in names]
+
+    @property
+    def forced_tools(self) -> list[Tool]:
+        """The functions one of which the model has to call; none where it is free to answer."""
+        choice = self.tool_choice
+        if isinstance(choice, str):
+            return self.tools if choice == "required" else []
+        if choice.allowed_tools is not None:
+            return self.offered_tools if choice.allowed_tools.mode == "required" else []
+        name = choice.function.name if choice.function else None
+        return [tool for tool in self.tools if tool.function.name == name]
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> Self:
+        choice = self.tool_choice
+        forces = choice == "required" if isinstance(choice, str) else choice.forces
+        if forces and not self.forced_tools:
+            raise InvalidRequest("tool_choice asks for a tool that is not among tools.", param="tool_choice")
+        return self
 
 
 class ChatCompletionRequest(ConversationFields, SamplingFields):
@@ -146,6 +165,7 @@ class ChatCompletionRequest(ConversationFields, SamplingFields):
 
     include_reasoning: false leaves it out of the answer
     reasoning_format: "none" leaves it in the content
+    thinking_token_budget: reasoning ends after so many tokens, if it has not before
     return_token_ids: prompt and answer also as ids
     return_tokens_as_token_ids: tokens in `logprobs` are spelled `token_id:7`
     """
@@ -166,8 +186,15 @@ class ChatCompletionRequest(ConversationFields, SamplingFields):
     include_reasoning: bool = True
     reasoning_format: Name = "auto"
     parallel_tool_calls: bool = True
+    thinking_token_budget: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = False
+
+    @property
+    def several_calls(self) -> bool:
+        """Whether a reply may hold more than one tool call; one that is named is called once."""
+        is_named = not isinstance(self.tool_choice, str) and self.tool_choice.function is not None
+        return self.parallel_tool_calls and not is_named
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:

@@ -19,6 +19,7 @@ from server.limits import (
     MAX_TOKENS,
 )
 from server.schemas.base import Name, Refusals, TokenId, WireModel
+from server.schemas.structure import StructureFields
 
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 BadWord = Annotated[str, StringConstraints(min_length=1, max_length=MAX_BAD_WORD_CHARACTERS)]
@@ -39,7 +40,7 @@ class StreamOptions(WireModel):
     continuous_usage_stats: bool = False
 
 
-class SamplingFields(WireModel):
+class SamplingFields(StructureFields):
     """Every field that shapes a continuation, for both APIs. max_tokens of -1 goes on until the context ends."""
 
     model: Name = ""
@@ -82,14 +83,8 @@ SAMPLING_REFUSED: Refusals = {
     "truncate_prompt_tokens": lambda value: value is not False,
     "return_token_ids": bool,
     "return_tokens_as_token_ids": bool,
-    "response_format": lambda value: not isinstance(value, dict) or value.get("type") not in (None, "text"),
-    "structured_outputs": bool,
-    "guided_json": bool,
-    "guided_regex": bool,
-    "guided_choice": bool,
-    "guided_grammar": bool,
-    "grammar": bool,
-    "json_schema": bool,
+    "guided_whitespace_pattern": bool,
+    "guided_decoding_backend": lambda value: value not in ("auto", "guidance"),
     "typical_p": lambda value: value not in (0, 1),
     "mirostat": bool,
     "dry_multiplier": bool,

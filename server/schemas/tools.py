@@ -6,7 +6,6 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
-from server.errors import UnsupportedParameter
 from server.limits import MAX_FUNCTION_NAME_CHARACTERS, MAX_OBJECT_DEPTH, MAX_OBJECT_VALUES, MAX_TOOLS
 from server.schemas.base import Text, WireModel
 
@@ -39,9 +38,13 @@ BoundedObject = Annotated[dict[str, Any], Field(max_length=MAX_OBJECT_VALUES), A
 
 
 class FunctionSpec(WireModel):
-    """A function; `parameters` is the JSON schema of its arguments."""
+    """A function; `parameters` is the JSON schema of its arguments.
+
+    strict: where a call is forced, keywords of the schema that cannot be enforced are refused instead of ignored
+    """
 
     name: FunctionName
+    strict: bool = False
     description: Text = ""
     parameters: BoundedObject = Field(default={"type": "object", "properties": {}})
 
@@ -79,19 +82,12 @@ class ToolChoice(WireModel):
     type: Literal["function", "allowed_tools", "custom"]
     function: NamedFunction | None = None
     allowed_tools: AllowedTools | None = None
+    custom: NamedFunction | None = None
 
-
-def refuse_forced_call(choice: Any) -> None:
-    """The one place where a call that the model would have to make is refused: that takes a grammar.
-
-    choice: the request's tool_choice, of any API. Raises UnsupportedParameter.
-    """
-    mode = choice.get("mode", "auto") if isinstance(choice, dict) else choice
-    inner = choice.get("allowed_tools") if isinstance(choice, dict) else None
-    mode = inner.get("mode", mode) if isinstance(inner, dict) else mode
-    is_forced = isinstance(choice, dict) and choice.get("type") not in ("allowed_tools", "auto", "none")
-    if is_forced or mode not in ("auto", "none"):
-        raise UnsupportedParameter("tool_choice", 'only "auto" and "none" are: a call cannot be forced yet')
+    @property
+    def forces(self) -> bool:
+        """True when a function has to be called."""
+        return self.allowed_tools.mode == "required" if self.allowed_tools else self.type != "allowed_tools"
 
 
 class FunctionCallText(TypedDict):

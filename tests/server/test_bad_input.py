@@ -160,16 +160,8 @@ def test_the_field_at_fault_is_named(client, path, keys, param):
 @pytest.mark.parametrize(
     ("path", "name", "value"),
     [
-        (CHAT, "tool_choice", "required"),
-        (CHAT, "tool_choice", {"type": "function", "function": {"name": "f"}}),
-        (CHAT, "tool_choice", {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}}),
-        (CHAT, "response_format", {"type": "json_object"}),
-        (CHAT, "response_format", {"type": "json_schema", "json_schema": {}}),
-        (CHAT, "response_format", {"type": "sound"}),
         (CHAT, "modalities", ["text", "audio"]),
         (CHAT, "chat_template", "{{ 1 }}"),
-        (CHAT, "guided_json", {"type": "object"}),
-        (CHAT, "structured_outputs", {"regex": "a"}),
         (CHAT, "prompt_logprobs", 0),
         (COMPLETIONS, "suffix", "x"),
         (COMPLETIONS, "use_beam_search", True),

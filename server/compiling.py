@@ -1,0 +1,85 @@
+"""Requests whose grammar is compiled before the engine takes them, on a thread of its own. Knows no sockets.
+
+A grammar of a client may take a while, and the streams of others go on meanwhile.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.errors import EngineError, RequestError, StepFailed
+from engine.sampling.grammar import GrammarRow
+from engine.sampling.params import Grammar
+from engine.sequence import GenerationRequest
+
+log = logging.getLogger("bramley.worker")
+
+
+class Compiler(Protocol):
+    """What an engine does for this."""
+
+    def compile(self, grammar: Grammar) -> GrammarRow:
+        """A grammar's beginning. Raises RequestError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A request whose grammar is ready, or why it is not."""
+
+    request: GenerationRequest
+    result: GrammarRow | EngineError
+
+
+class Compiling:
+    """One grammar after the other, in the order of their requests.
+
+    compiler: called on the thread
+    report: called on the thread with what is done, but for requests that were cancelled
+    """
+
+    def __init__(self, compiler: Compiler, report: Callable[[Compiled], None]) -> None:
+        self._compiler = compiler
+        self._report = report
+        self._requests: queue.SimpleQueue[GenerationRequest] = queue.SimpleQueue()
+        self._wanted: set[str] = set()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, request: GenerationRequest) -> None:
+        """Queue a request that has a grammar."""
+        with self._lock:
+            self._wanted.add(request.request_id)
+        self._requests.put(request)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._compile_for_ever, name="grammars", daemon=True)
+            self._thread.start()
+
+    def cancel(self, request_id: str) -> None:
+        """Nothing of this request is reported any more; unknown ones are ignored."""
+        with self._lock:
+            self._wanted.discard(request_id)
+
+    def _compile_for_ever(self) -> None:
+        while True:
+            request = self._requests.get()
+            if request.request_id not in self._wanted:
+                continue
+            done = Compiled(request, self._compile(request))
+            with self._lock:
+                if request.request_id not in self._wanted:
+                    continue
+                self._wanted.discard(request.request_id)
+            self._report(done)
+
+    def _compile(self, request: GenerationRequest) -> GrammarRow | EngineError:
+        assert request.sampling.grammar is not None  # noqa: S101  # others are not added
+        try:
+            return self._compiler.compile(request.sampling.grammar)
+        except RequestError as error:
+            return error
+        except Exception:
+            log.exception("a grammar could not be compiled")
+            return StepFailed("The grammar of this request could not be compiled.")
