@@ -8,6 +8,7 @@ import { mayAskAgain } from "./key.js";
 import { AnswerView, questionView } from "./message.js";
 import { Models } from "./models.js";
 import { Sampling } from "./sampling.js";
+import { explain } from "./waiting.js";
 
 const $ = (id) => document.getElementById(id);
 const CHAT = "/v1/chat/completions";
@@ -63,6 +64,7 @@ async function answer() {
     drawContext(message.usage);
     scrollDown(false);
   };
+  explain(body.model, (words) => view.explain(words), () => running !== controller || message.content !== "" || Boolean(message.reasoning));
   try {
     await hear(message, body, controller.signal, onceAFrame(draw));
   } catch (error) {

@@ -46,7 +46,8 @@ export class AnswerView {
   #thoughts = el("div", { className: "thoughts" });
   #thinking = el("details", { className: "thinking", hidden: true }, el("summary", {}, "Thoughts"), this.#thoughts);
   #body = el("div", { className: "text markdown" });
-  #waiting = el("p", { className: "waiting", "aria-label": "Waiting for the first word" }, el("i"), el("i"), el("i"));
+  #reason = el("span", {});
+  #waiting = el("p", { className: "waiting", "aria-label": "Waiting for the first word" }, el("i"), el("i"), el("i"), this.#reason);
   #error = el("p", { className: "error", role: "alert", hidden: true });
   #figures = el("span", { className: "figures" });
   #tools;
@@ -61,6 +62,11 @@ export class AnswerView {
     const name = el("p", { className: "name" }, message.asked?.model ?? "");
     this.root = el("article", { className: "message answer", "aria-label": `Answer of ${message.asked?.model ?? "the model"}` },
       name, this.#thinking, this.#body, this.#waiting, this.#error, el("footer", {}, this.#tools, this.#figures));
+  }
+
+  /** Why there is nothing to see yet. */
+  explain(words) {
+    this.#reason.textContent = words;
   }
 
   draw(isRunning) {

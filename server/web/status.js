@@ -1,10 +1,13 @@
 // The status page: looks once a second and draws what it sees.
 
+import { request } from "./api.js";
 import { Chart } from "./chart.js";
-import { el } from "./dom.js";
+import { el, tell } from "./dom.js";
+import { mayAskAgain } from "./key.js";
 import { Source } from "./source.js";
 
 const PAUSE_MS = 1000;
+const SHORT_SECONDS = 0.8;
 const $ = (id) => document.getElementById(id);
 
 const WORDS = {
@@ -12,6 +15,9 @@ const WORDS = {
   draining: "finishing", stuck: "does not answer", failed: "failed",
 };
 const COLOURS = { ready: "ready", loading: "loading", waiting: "loading", draining: "loading", stuck: "away", failed: "away" };
+
+// What a person may do with a model in a state.
+const MOVES = { unloaded: "load", failed: "load", ready: "unload" };
 
 const whole = (value) => Math.round(value).toLocaleString();
 const charts = {
@@ -33,27 +39,31 @@ function draw(status) {
   charts.hits.draw(times, [shares(samples)], { now: share === null ? "–" : `${whole(share)} %`, unit: share === null ? "nothing asked yet" : "since loading", top: 100 });
   const budget = status.memory?.budget_bytes ?? 0;
   charts.memory.draw(times, [column("resident_bytes")], { now: bytes(last.resident_bytes), unit: budget ? `of ${bytes(budget)} for models` : "keys and values", top: 0 });
-  show($("models"), status.models.map(modelCard));
+  show($("models"), status.models.map((model) => modelCard(model, status.memory !== null)));
   $("pulls-section").hidden = status.pulls.length === 0;
   show($("pulls"), status.pulls.map(pullCard));
   $("about").textContent = about(status);
   say(status.state === "ok" ? "ready" : "loading", status.state === "ok" ? "Answering" : "Shutting down");
 }
 
-/** Put cards into a place, and leave alone those that are as they were: a selection in them holds. */
+/** Put cards into a place, and leave alone what is as it was: a selection or a focus in them holds. */
 function show(place, cards) {
   while (place.children.length > cards.length) place.lastElementChild.remove();
-  cards.forEach((card, index) => {
-    const old = place.children[index];
-    if (!old) place.append(card);
-    else if (!old.isEqualNode(card)) old.replaceWith(card);
-  });
+  cards.forEach((card, index) => (place.children[index] ? update(place.children[index], card) : place.append(card)));
+}
+
+function update(old, fresh) {
+  if (old.isEqualNode(fresh)) return;
+  const isAlike = old.childNodes.length === fresh.childNodes.length && old.cloneNode(false).isEqualNode(fresh.cloneNode(false));
+  if (isAlike && old.childNodes.length) [...fresh.childNodes].forEach((child, index) => update(old.childNodes[index], child));
+  else old.replaceWith(fresh);
 }
 
 /** Per second between each sample and the one before; null for the first, and where a count began anew. */
 function rates(samples, name) {
   return samples.map((sample, at) => {
-    const before = samples[at - 1];
+    // The last one may have been taken right after the one before: too short a time to tell a rate of.
+    const before = sample.at - samples[at - 1]?.at < SHORT_SECONDS && at > 1 ? samples[at - 2] : samples[at - 1];
     const more = before ? sample[name] - before[name] : -1;
     return more < 0 || sample.at <= before.at ? null : more / (sample.at - before.at);
   });
@@ -74,7 +84,7 @@ function sumOfShares(models) {
   return sum("queried_tokens") ? (100 * sum("found_tokens")) / sum("queried_tokens") : null;
 }
 
-function modelCard(model) {
+function modelCard(model, canMove) {
   const { memory, requests } = model;
   const facts = [
     requests.running && ["running", requests.running],
@@ -90,9 +100,27 @@ function modelCard(model) {
   return el("article", { className: "card model" },
     el("div", {}, el("h3", {}, model.id), notes.length ? el("p", {}, notes.join(" · ")) : null),
     el("dl", { className: "facts" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value))))),
-    el("span", { className: `state ${COLOURS[model.state] ?? ""}` }, WORDS[model.state] ?? model.state),
+    el("div", { className: "now" },
+      el("span", { className: `state ${COLOURS[model.state] ?? ""}` }, WORDS[model.state] ?? model.state),
+      canMove && model.state in MOVES ? moveButton(model.id, MOVES[model.state]) : null),
     model.reason ? el("p", { className: "reason" }, model.reason) : null,
     model.state === "loading" ? progress(model, `Loading ${model.id}`) : null);
+}
+
+function moveButton(id, move) {
+  const words = `${move[0].toUpperCase()}${move.slice(1)}`;
+  const button = el("button", { type: "button", "aria-label": `${words} ${id}` }, words);
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    mayAskAgain();
+    try {
+      await request(`/v1/models/${id.split("/").map(encodeURIComponent).join("/")}/${move}`, { body: {} });
+    } catch (error) {
+      tell(error.status ? error.message : "The server does not answer");
+    }
+    button.disabled = false;
+  });
+  return button;
 }
 
 function pullCard(pull) {

@@ -75,6 +75,12 @@ def test_the_second_model_and_the_settings_go_into_the_request(page):
     assert '"model": "second"' in command
 
 
+def test_a_wait_for_the_first_word_is_explained(page):
+    say(page, say="late", first_seconds=2)
+    page.wait(f"document.querySelector('{LAST} .waiting').innerText === 'Reading the question'")
+    assert answer(page) == "late"
+
+
 def test_an_error_is_told_in_the_servers_words(page):
     page.run("question.focus()")
     page.type("raise")

@@ -1,0 +1,28 @@
+// Why an answer has not begun yet, in words. Asks the server's status only while somebody waits.
+
+import { Source } from "./source.js";
+
+const PATIENCE_MS = 1200;
+
+/** Call `say` with what is known, again and again until `isOver()`. */
+export async function explain(model, say, isOver) {
+  const source = new Source();
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));
+    if (isOver()) return;
+    try {
+      const { models } = await source.read();
+      const found = models.find(({ id, aliases }) => id === model || aliases?.includes(model));
+      if (!isOver() && found) say(words(found));
+    } catch {
+      return; // the answer itself tells what is wrong
+    }
+  }
+}
+
+function words({ state, done_bytes, total_bytes, requests }) {
+  if (state === "loading") return `Loading the model${total_bytes ? `, ${Math.floor((100 * done_bytes) / total_bytes)} %` : ""}`;
+  if (state === "waiting") return "Waiting for memory: another model is still at work";
+  if (requests.queued) return `In the queue with ${requests.queued === 1 ? "one request" : `${requests.queued} requests`}`;
+  return "Reading the question";
+}
