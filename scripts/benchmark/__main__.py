@@ -6,6 +6,7 @@ Without a URL, a server of this checkout is started for it, with an empty folder
 import argparse
 import asyncio
 import json
+import os
 import platform
 import statistics
 import sys
@@ -15,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from client import Server
-from own import own
+from own import ROOT, own
+from peers import peer
 from rich.console import Console
 from rich.table import Table
 from scenarios import SCENARIOS, Prompts, Sizes
@@ -48,18 +50,35 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--long-prompt-tokens", type=int, default=1500, help="length of the newcomer (default 1500)")
     parser.add_argument("--only", choices=SCENARIOS, action="append", help="measure only this; may be repeated")
     parser.add_argument("--timeout", type=float, default=300, help="seconds without a byte before giving up (300)")
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="measure this beside the own server: mlx-lm, mlx-lm-float32 (dense, with OpenBLAS), or the path of a "
+        "llama-server binary; may be repeated",
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the peers (default: one per CPU)")
     parser.add_argument("--json", type=Path, help="write all figures of all rounds to this file")
     arguments = parser.parse_args()
     if arguments.urls and "restart" in (arguments.only or ()):
         parser.error("restart measures a server that is started for it: give no URL")
+    if arguments.urls and arguments.peer:
+        parser.error("--peer is measured beside the own server: give no URL")
     return arguments
 
 
 def _servers(arguments: argparse.Namespace, stack: ExitStack) -> list[Server]:
     if arguments.urls:
-        return [Server(url, arguments.model, arguments.timeout) for url in arguments.urls]
-    started = stack.enter_context(own(arguments.model or "smollm2-135m"))
-    return [Server(started.start(), None, arguments.timeout, started.start)]
+        return [Server(url, arguments.model, arguments.timeout, url) for url in arguments.urls]
+    model = arguments.model or "smollm2-135m"
+    started = stack.enter_context(own(model))
+    servers = [Server(started.start(), None, arguments.timeout, "own server", started.start)]
+    for name in arguments.peer:
+        url = stack.enter_context(peer(name, ROOT / "models" / model, arguments.threads))
+        # A peer may know the model by another name, and lists what it has.
+        servers.append(Server(url, None, arguments.timeout, Path(name).name))
+    return servers
 
 
 async def _measure(arguments: argparse.Namespace, servers: list[Server]) -> dict[str, dict[str, list[float]]]:
@@ -68,7 +87,7 @@ async def _measure(arguments: argparse.Namespace, servers: list[Server]) -> dict
     # The same prompts for all servers, yet new in every run: a server may remember those of the last.
     seed = time.time_ns()
     prompts = [Prompts(seed) for _ in servers]
-    scenarios = arguments.only or [name for name in SCENARIOS if name != "restart" or not arguments.urls]
+    scenarios = arguments.only or [name for name in SCENARIOS if name != "restart" or len(servers) == 1 and not arguments.urls]
     for server, text in zip(servers, prompts, strict=True):
         await server.prepare()
         await text.calibrate(server)

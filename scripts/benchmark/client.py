@@ -5,6 +5,8 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import httpx
 
@@ -13,13 +15,28 @@ import httpx
 class Timing:
     """When things happened, in seconds on one clock.
 
-    started: the request was sent; arrivals: each piece of text; prompt_tokens, completion_tokens: as the server counts
+    What is measured shares the processors with this program: events are only kept as they arrive, and read afterwards.
+
+    started: the request was sent; events: each event of the answer, with the time of its arrival
     """
 
     started: float = 0.0
-    arrivals: list[float] = field(default_factory=list)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    events: list[tuple[float, bytes]] = field(default_factory=list)
+
+    @cached_property
+    def arrivals(self) -> list[float]:
+        """The times of the events that brought text."""
+        return [time for time, event in self._read if any(choice.get("text") for choice in event.get("choices", []))]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """As the server counts; 0 if it does not say."""
+        return self._usage.get("prompt_tokens", 0)
+
+    @property
+    def completion_tokens(self) -> int:
+        """As the server counts, or one per piece of text."""
+        return self._usage.get("completion_tokens", len(self.arrivals))
 
     @property
     def first_token_seconds(self) -> float:
@@ -31,6 +48,18 @@ class Timing:
         """Tokens after the first, over the time after the first."""
         return (self.completion_tokens - 1) / (self.arrivals[-1] - self.arrivals[0])
 
+    @cached_property
+    def _read(self) -> list[tuple[float, dict[str, Any]]]:
+        read = [(time, json.loads(line.removeprefix(b"data:"))) for time, line in self.events]
+        for _, event in read:
+            if event.get("error"):
+                raise SystemExit(f"the stream ended with an error: {event['error']}")
+        return read
+
+    @cached_property
+    def _usage(self) -> dict[str, int]:
+        return next((event["usage"] for _, event in reversed(self._read) if event.get("usage")), {})
+
 
 class Server:
     """An OpenAI-compatible server and the model it is asked for.
@@ -39,18 +68,23 @@ class Server:
     """
 
     def __init__(
-        self, base_url: str, model: str | None, timeout_seconds: float, restart: Callable[[], str] | None = None
+        self,
+        base_url: str,
+        model: str | None,
+        timeout_seconds: float,
+        name: str,
+        restart: Callable[[], str] | None = None,
     ) -> None:
-        self.name = "own server" if restart else base_url
+        self.name = name
         self.base_url = base_url.rstrip("/")
         self.model = model
         self._restart = restart
-        self._http = httpx.AsyncClient(timeout=timeout_seconds, limits=httpx.Limits(max_connections=None))
+        self._timeout_seconds = timeout_seconds
 
     async def prepare(self) -> None:
         """Find the model's name where none was given, and let the server warm up."""
         if self.model is None:
-            reply = await self._http.get(f"{self.base_url}/models")
+            reply = httpx.get(f"{self.base_url}/models", timeout=self._timeout_seconds)
             self.model = reply.raise_for_status().json()["data"][0]["id"]
         await self.complete("Hello", 8)
 
@@ -80,33 +114,33 @@ class Server:
             "stream_options": {"include_usage": True},
         }
         timing = timing or Timing()
-        timing.started = time.perf_counter()
-        async with self._http.stream("POST", f"{self.base_url}/completions", json=body) as reply:
-            if reply.status_code != httpx.codes.OK:
-                raise SystemExit(
-                    f"{self.base_url} answered {reply.status_code}: {(await reply.aread()).decode()[:300]}"
-                )
-            async for line in reply.aiter_lines():
-                _take(line, timing)
+        await self._post(json.dumps(body).encode(), timing)
         if not timing.arrivals:
             raise SystemExit(f"{self.base_url} sent no text")
-        timing.completion_tokens = timing.completion_tokens or len(timing.arrivals)
         return timing
+
+    async def _post(self, body: bytes, timing: Timing) -> None:
+        """Send a request on a connection of its own and keep the events of its answer."""
+        url = httpx.URL(f"{self.base_url}/completions")
+        timing.started = time.perf_counter()
+        reader, writer = await asyncio.open_connection(url.host, url.port or 80)
+        head = f"POST {url.path} HTTP/1.1\r\nHost: {url.netloc.decode()}\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+        try:
+            status = await self._line(reader)
+            if b" 200 " not in status:
+                raise SystemExit(f"{self.base_url} answered {status.decode().strip()}: {await reader.read(2000)!r}")
+            while (line := await self._line(reader)) and not line.startswith(b"data: [DONE]"):
+                if line.startswith(b"data:"):
+                    timing.events.append((time.perf_counter(), line))
+        finally:
+            writer.close()
+
+    async def _line(self, reader: asyncio.StreamReader) -> bytes:
+        async with asyncio.timeout(self._timeout_seconds):
+            return await reader.readline()
 
     async def complete_all(self, prompts: list[str], max_tokens: int) -> list[Timing]:
         """All at once."""
         return await asyncio.gather(*(self.complete(prompt, max_tokens) for prompt in prompts))
 
-
-def _take(line: str, timing: Timing) -> None:
-    if not line.startswith("data:") or line.removeprefix("data:").strip() == "[DONE]":
-        return
-    event = json.loads(line.removeprefix("data:"))
-    if event.get("error"):
-        raise SystemExit(f"the stream ended with an error: {event['error']}")
-    if any(choice.get("text") for choice in event.get("choices", [])):
-        timing.arrivals.append(time.perf_counter())
-    usage = event.get("usage")
-    if usage:
-        timing.prompt_tokens = usage["prompt_tokens"]
-        timing.completion_tokens = usage["completion_tokens"]

@@ -123,7 +123,7 @@ async def interference(server: Server, prompts: Prompts, sizes: Sizes) -> dict[s
 
 
 async def _steady(timing: Timing, stream: asyncio.Task[Timing]) -> None:
-    while len(timing.arrivals) <= _STEADY_TOKENS and not stream.done():  # noqa: ASYNC110  # a list has no event
+    while len(timing.events) <= _STEADY_TOKENS and not stream.done():  # noqa: ASYNC110  # a list has no event
         await asyncio.sleep(0.02)
 
 
