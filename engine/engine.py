@@ -160,7 +160,13 @@ class Engine:
         self._prefixes.close()
 
     def step(self) -> list[StepOutput]:
-        """Launch the next step, and report the tokens of the one before."""
+        """Launch the next step, and report the tokens of the one before.
+
+        First tokens are reported before anything else is launched: on a CPU, launching may take as long as computing.
+        """
+        if self._pending is not None and self._pending.begins_answers:
+            pending, self._pending = self._pending, None
+            return self._collect(pending)
         launched, lost = self._launch()
         pending, self._pending = self._pending, launched
         return lost + self._collect(pending) + self._give_forced(launched)

@@ -75,6 +75,11 @@ class Launched:
     scored: tuple[ScoredPrompt, ...] = ()
     forced: tuple[tuple[Sequence, list[int]], ...] = ()
 
+    @property
+    def begins_answers(self) -> bool:
+        """True when somebody's first token is in it."""
+        return any(not sequence.outputs for sequence in self.sequences)
+
     def read(self) -> list[tuple[Sequence, tuple[SampledToken, ...]]]:
         """Wait for the step; one token per sampled sequence, and all tokens of a search that is done."""
         mx.eval(*self.marks)
@@ -310,7 +315,7 @@ class Runner:
             return []
         blocks = []
         for first, last in list(self._prefixes.missing(tokens, start, end)):
-            content = cut(read(first, last))
+            content = cut(read(first, last), self._kernels)
             block = self._prefixes.add(tokens[:last], content)
             blocks += [block] if block is not None else []
         mx.async_eval(_arrays(blocks))  # type: ignore[no-untyped-call]  # mlx's stub lacks it

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 
@@ -34,23 +35,37 @@ def block_tokens(windows: Sequence[int | None]) -> int:
     return min([BLOCK_TOKENS, *(max(1, window // 2) for window in windows if window is not None)])
 
 
-def cut(planes: Sequence[mx.array]) -> Content:
-    """Copy the planes of some tokens, (1, heads, tokens, width) each, in the order of layers."""
+def cut(planes: Sequence[mx.array], kernels: Any = None) -> Content:
+    """Copy the planes of some tokens, (1, heads, tokens, width) each, in the order of layers.
+
+    kernels: the device's, or None
+    """
     kinds: dict[tuple[int, int, mx.Dtype], int] = {}
     order = [kinds.setdefault((plane.shape[1], plane.shape[3], plane.dtype), len(kinds)) for plane in planes]
     members: list[Planes] = [[] for _ in kinds]
     for plane, kind in zip(planes, order, strict=True):
         members[kind].append(plane)
-    return Content(tuple(mx.concatenate(same, axis=0) for same in members), tuple(order))
+    stack = mx.concatenate if kernels is None else kernels.stack_planes
+    return Content(tuple(stack(same) for same in members), tuple(order))
 
 
 def put(contents: Sequence[Content], counts: Sequence[int], slot: Slot) -> None:
     """Store the first `counts[i]` tokens of each in an empty slot, one after the other."""
+    if contents and _are_uniform(slot, contents[0], sum(counts)):
+        slot.slab.write_blocks(slot.index, [content.stacks[0] for content in contents], counts)
+        slot.length = sum(counts)
+        return
     for first in range(0, len(contents), _JOINED_BLOCKS):
         some = slice(first, first + _JOINED_BLOCKS)
         joined = _joined(contents[some], counts[some])
         _write(slot, joined, contents[0].order)
         slot.length += sum(counts[some])
+
+
+def _are_uniform(slot: Slot, content: Content, num_tokens: int) -> bool:
+    """True when all planes are alike and every layer has room for all tokens: a kernel can write them at once."""
+    rings = [layer.window for layer in slot.slab.layers if layer.window is not None]
+    return slot.slab.kernels is not None and len(content.stacks) == 1 and num_tokens <= min(rings, default=num_tokens)
 
 
 def _joined(contents: Sequence[Content], counts: Sequence[int]) -> list[mx.array]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.cache.layout import Layout, Planes
+from engine.cache.layout import Dense, Layout, Planes
 from engine.layers.attend_rows import Placing, Rotation, Scoring, attend_rows
 
 Heads = tuple[mx.array, mx.array, mx.array]  # queries, keys and values of new tokens
@@ -31,9 +31,13 @@ class LayerSlab:
 
     window: tokens this layer sees, or None for all
     kernels: the device's, or None
+    reads_all: places without tokens may be read, if only to be masked
     """
 
-    def __init__(self, num_slots: int, capacity: int, window: int | None, kernels: Any = None) -> None:
+    def __init__(
+        self, num_slots: int, capacity: int, window: int | None, kernels: Any = None, *, reads_all: bool = True
+    ) -> None:
+        self._reads_all = reads_all or kernels is None
         self.num_slots = num_slots
         self.window = window
         self.kernels = kernels
@@ -52,7 +56,7 @@ class LayerSlab:
         """Store new tokens and attend to what their rows see, in one call. See engine.layers.attend_rows."""
         queries, *new = tokens
         if not self.planes:
-            self._make([split(each, head_dim) for each in new])
+            self.make([split(each, head_dim) for each in new])
         planes, self.planes = self.planes, []
         turn = None if turn is None else replace(turn, offsets=offsets)
         attended, self.planes = attend_rows(self.kernels, queries, planes, new, placing, scoring, turn)
@@ -60,13 +64,13 @@ class LayerSlab:
 
     def write_each(self, slots: mx.array, places: mx.array, planes: Planes) -> None:
         """Store one token per row. slots, places: (rows,); planes: (rows, heads, 1, width)."""
-        self._make(planes)
+        self.make(planes)
         for own, new in zip(self.planes, planes, strict=True):
             own[slots, :, places] = new[:, :, 0]
 
     def write(self, slot: int, place: int, planes: Sequence[mx.array]) -> None:
         """Store tokens of one slot from a place on. planes: (1, heads, length, width)."""
-        self._make(planes)
+        self.make(planes)
         for own, new in zip(self.planes, planes, strict=True):
             own[slot : slot + 1, :, place : place + new.shape[2]] = new
 
@@ -105,17 +109,23 @@ class LayerSlab:
 
     def with_room(self, num_slots: int, capacity: int) -> "LayerSlab":
         """A copy with more slots, or more places each."""
-        grown = LayerSlab(num_slots, capacity, self.window, self.kernels)
+        grown = LayerSlab(num_slots, capacity, self.window, self.kernels, reads_all=self._reads_all)
         for plane in self.planes:
-            room = mx.zeros((num_slots, plane.shape[1], grown.places, plane.shape[3]), plane.dtype)
+            room = grown._room((num_slots, plane.shape[1], grown.places, plane.shape[3]), plane.dtype)
             room[: plane.shape[0], :, : plane.shape[2]] = plane
             grown.planes.append(room)
         return grown
 
-    def _make(self, like: Sequence[mx.array]) -> None:
+    def make(self, like: Sequence[mx.array]) -> None:
+        """Have planes for tokens like these, (..., heads, any, width) each."""
         if not self.planes:
-            shape = (self.num_slots, like[0].shape[1], self.places)
-            self.planes = [mx.zeros((*shape, plane.shape[3]), plane.dtype) for plane in like]
+            shapes = [(self.num_slots, plane.shape[1], self.places, plane.shape[3]) for plane in like]
+            self.planes = [self._room(shape, plane.dtype) for shape, plane in zip(shapes, like, strict=True)]
+
+    def _room(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+        # MLX's own operations read places that hold nothing yet, and mask them; the kernels stop before.
+        array: mx.array = mx.zeros(shape, dtype) if self._reads_all else self.kernels.empty(shape, dtype)
+        return array
 
 
 class Slab:
@@ -140,7 +150,9 @@ class Slab:
         self.source_capacity = source_capacity
         self.layout = layout
         self.kernels = kernels
-        self.layers = [LayerSlab(num_slots, capacity, window, kernels) for window in windows]
+        # Position biases, which only models with a source have here, are added by MLX's operations.
+        reads_all = source_capacity > 0 or not isinstance(layout, Dense)
+        self.layers = [LayerSlab(num_slots, capacity, window, kernels, reads_all=reads_all) for window in windows]
         self.sources = (
             [LayerSlab(num_slots, source_capacity, None, kernels) for _ in windows] if source_capacity else []
         )
@@ -149,6 +161,21 @@ class Slab:
     def arrays(self) -> list[mx.array]:
         """All planes, for evaluation."""
         return [plane for layer in (*self.layers, *self.sources) for plane in layer.planes]
+
+    def write_blocks(self, slot: int, blocks: Sequence[mx.array], counts: Sequence[int]) -> None:
+        """Store the first `counts[i]` tokens of each block in an empty slot, with the kernels.
+
+        blocks: (planes, heads, tokens, width), the planes of all layers in order
+        """
+        per_layer = blocks[0].shape[0] // len(self.layers)
+        for layer in self.layers:
+            layer.make([blocks[0][:1]] * per_layer)
+        planes = self.arrays
+        for layer in self.layers:
+            layer.planes = []
+        written = self.kernels.write_blocks(planes, [*blocks], [*counts], slot, 0)
+        for number, layer in enumerate(self.layers):
+            layer.planes = written[number * per_layer : (number + 1) * per_layer]
 
     def add_slots(self, num_slots: int) -> None:
         """Have this many slots from now on; those in use keep their numbers."""

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -100,7 +101,8 @@ def find_toolchain(target: Target = "native", *, checked: bool = False) -> Toolc
     speed = _CHECKED if checked else _QUICK
     compile_flags = (*_DIALECT, *speed, *_MACHINE[target], *_includes())
     link_flags = ("-shared", "-pthread", f"-L{_mlx() / 'lib'}", "-l:libmlx.so", *(_CHECKED if checked else ()))
-    return Toolchain(compiler, compile_flags, link_flags, _identity(compiler, compile_flags + link_flags))
+    kept = (*_DIALECT, *speed, *_MACHINE[target], *_stable_interface())
+    return Toolchain(compiler, compile_flags, link_flags, _identity(compiler, kept))
 
 
 def _includes() -> tuple[str, ...]:
@@ -108,9 +110,12 @@ def _includes() -> tuple[str, ...]:
     if not (python / "Python.h").is_file():
         raise KernelsUnavailable("the headers of Python are missing (apt install python3-dev)")
     folders = (python, _mlx() / "include", _nanobind() / "include", _nanobind() / "ext" / "robin_map" / "include")
-    # MLX is built against the stable interface where Python has one; types are shared between equals only.
-    stable = ("-DPy_LIMITED_API=0x030C0000",) if next(_mlx().glob("core*.abi3.so"), None) else ()
-    return (*(f"-isystem{folder}" for folder in folders), *stable)
+    return (*(f"-isystem{folder}" for folder in folders), *_stable_interface())
+
+
+def _stable_interface() -> tuple[str, ...]:
+    """MLX is built against the stable interface where Python has one; types are shared between equals only."""
+    return ("-DPy_LIMITED_API=0x030C0000",) if next(_mlx().glob("core*.abi3.so"), None) else ()
 
 
 def _mlx() -> Path:
@@ -132,12 +137,16 @@ def _package(name: str, file: str) -> Path:
 
 
 def _identity(compiler: str, flags: Sequence[str]) -> str:
-    """Versions by size and time of the files: asking the compiler itself would cost more than all the rest."""
+    """The same in every environment with the same packages: a new checkout finds what another one has compiled.
+
+    The compiler counts by size and time of its file: asking it for its version would cost more than all the rest.
+    """
     program = Path(compiler).resolve()
-    nanobind = _nanobind() / "include" / "nanobind" / "nanobind.h"
-    files = (program, _mlx() / "lib" / "libmlx.so", nanobind)
-    stamps = [f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files]
-    return "\n".join((*stamps, *flags, sysconfig.get_python_version(), _cpu()))
+    packages = [f"{name} {version(name)}" for name in ("mlx", "nanobind")]
+    # Of one version there are several builds of MLX, for CPUs and for GPUs.
+    sizes = [f"{path.name} {path.stat().st_size}" for path in (_mlx() / "lib" / "libmlx.so", program)]
+    stamp = f"{program} {program.stat().st_mtime_ns}"
+    return "\n".join((*packages, *sizes, stamp, *flags, sysconfig.get_python_version(), _cpu()))
 
 
 def _cpu() -> str:

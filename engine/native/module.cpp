@@ -13,6 +13,7 @@ void bind_norm(nanobind::module_& module);
 void bind_panels(nanobind::module_& module);
 void bind_rotate(nanobind::module_& module);
 void bind_threads(nanobind::module_& module);
+void bind_tokens(nanobind::module_& module);
 }  // namespace bramley
 
 NB_MODULE(kernels, module) {
@@ -26,4 +27,5 @@ NB_MODULE(kernels, module) {
   bramley::bind_panels(module);
   bramley::bind_rotate(module);
   bramley::bind_threads(module);
+  bramley::bind_tokens(module);
 }

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 HEAVY = {"mlx", "tokenizers", "sentencepiece", "jinja2", "huggingface_hub", "numpy", "safetensors", "openai"}
