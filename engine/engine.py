@@ -164,12 +164,12 @@ class Engine:
 
         First tokens are reported before anything else is launched: on a CPU, launching may take as long as computing.
         """
-        if self._pending is not None and self._pending.begins_answers:
-            pending, self._pending = self._pending, None
+        pending = self._pending
+        if pending is not None and pending.begins_answers:
+            self._pending = None
             return self._collect(pending)
-        launched, lost = self._launch()
-        pending, self._pending = self._pending, launched
-        return lost + self._collect(pending) + self._give_forced(launched)
+        self._pending, lost = self._launch()
+        return lost + self._collect(pending) + self._give_forced(self._pending)
 
     def generate(self, prompts: Iterable[Sequence[int]], sampling: SamplingParams | None = None) -> list[list[int]]:
         """Continue prompts of token ids to their ends; returns the generated ids, end tokens included."""

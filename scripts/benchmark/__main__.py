@@ -61,8 +61,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the peers (default: one per CPU)")
     parser.add_argument("--json", type=Path, help="write all figures of all rounds to this file")
     arguments = parser.parse_args()
-    if arguments.urls and "restart" in (arguments.only or ()):
-        parser.error("restart measures a server that is started for it: give no URL")
+    if (arguments.urls or arguments.peer) and "restart" in (arguments.only or ()):
+        parser.error("restart measures a server that is started for it: give no URL and no peer")
     if arguments.urls and arguments.peer:
         parser.error("--peer is measured beside the own server: give no URL")
     return arguments
@@ -87,7 +87,8 @@ async def _measure(arguments: argparse.Namespace, servers: list[Server]) -> dict
     # The same prompts for all servers, yet new in every run: a server may remember those of the last.
     seed = time.time_ns()
     prompts = [Prompts(seed) for _ in servers]
-    scenarios = arguments.only or [name for name in SCENARIOS if name != "restart" or len(servers) == 1 and not arguments.urls]
+    can_restart = all(server.can_restart for server in servers)
+    scenarios = arguments.only or [name for name in SCENARIOS if name != "restart" or can_restart]
     for server, text in zip(servers, prompts, strict=True):
         await server.prepare()
         await text.calibrate(server)

@@ -84,7 +84,7 @@ class Server:
     async def prepare(self) -> None:
         """Find the model's name where none was given, and let the server warm up."""
         if self.model is None:
-            reply = httpx.get(f"{self.base_url}/models", timeout=self._timeout_seconds)
+            reply = await asyncio.to_thread(httpx.get, f"{self.base_url}/models", timeout=self._timeout_seconds)
             self.model = reply.raise_for_status().json()["data"][0]["id"]
         await self.complete("Hello", 8)
 
@@ -143,4 +143,3 @@ class Server:
     async def complete_all(self, prompts: list[str], max_tokens: int) -> list[Timing]:
         """All at once."""
         return await asyncio.gather(*(self.complete(prompt, max_tokens) for prompt in prompts))
-

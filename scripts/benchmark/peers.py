@@ -1,4 +1,4 @@
-"""Other servers, started with the same model for as long as they are measured. Knows their command lines, no figures."""
+"""Other servers, started with the same model while they are measured. Knows their command lines, no figures."""
 
 import os
 import re

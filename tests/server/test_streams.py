@@ -10,6 +10,8 @@ import httpx
 import psutil
 import pytest
 
+pytestmark = pytest.mark.alone
+
 ENDLESS = {"say": "on and on ", "delay_seconds": 0.01}
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.alone
+
 
 def request_in_background(server, body: dict) -> tuple[threading.Thread, list]:
     """Post a completion in a thread; the list receives the response."""
