@@ -86,16 +86,26 @@ def is_encoder(checkpoint: Checkpoint) -> bool:
     return issubclass(_architecture(checkpoint), Encoder)
 
 
-def _build(checkpoint: Checkpoint, device: Device, on_progress: Progress | None) -> CausalModel | Encoder:
+def outline(checkpoint: Checkpoint) -> Architecture:
+    """The model's parts without weights: what its modules are called, and which kind each is.
+
+    Raises CheckpointUnsupported.
+    """
     config = ConfigReader(checkpoint.config, checkpoint.tensors.keys())
-    model: CausalModel | Encoder = _architecture(checkpoint)(config)
+    model: Architecture = _architecture(checkpoint)(config)
     config.finish()
+    return model
+
+
+def _build(checkpoint: Checkpoint, device: Device, on_progress: Progress | None) -> CausalModel | Encoder:
+    model: Any = outline(checkpoint)
     _expect_packed(model, checkpoint)
     _load(model, checkpoint, device, on_progress)
     _settle(model, device)
     mx.eval(list(model.parameters().values()))
     return_freed_memory()  # what weights were before they were settled is never needed again
-    return model
+    settled: CausalModel | Encoder = model
+    return settled
 
 
 def _architecture(checkpoint: Checkpoint) -> type[Any]:
@@ -124,7 +134,7 @@ def _load(
     modules = dict(model.modules())
     missing = {name: array.shape for name, array in model.parameters().items()}
     for name, array in model.convert(_counted(checkpoint, device, on_progress)):
-        if name not in missing and _derived(name):
+        if name not in missing and is_derived(name):
             continue
         _check_shape(checkpoint, name, array.shape, missing.pop(name, None))
         path, _, attribute = name.rpartition(".")
@@ -150,7 +160,7 @@ def _check_shape(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], expe
         raise CheckpointCorrupt(checkpoint.path.name, f"tensor {name} has shape {shape}, not {expected}")
 
 
-def _derived(name: str) -> bool:
+def is_derived(name: str) -> bool:
     """True for tensors that some exporters write and every architecture computes: rotary tables, a tied head."""
     return name.endswith(("rotary_emb.inv_freq", "rope_freqs.weight")) or name.startswith("lm_head.")
 

@@ -2,8 +2,8 @@
 
 from engine.compression.errors import TextUnusable, TrainingDiffers
 from engine.conversion.errors import ChoiceInvalid, OutputBusy, OutputExists, OutputFull
-from engine.errors import CheckpointCorrupt, EngineError, ParameterInvalid
-from server.exit_codes import BUSY, CORRUPT, DISK_FULL, FAILURE, USAGE
+from engine.errors import CheckpointCorrupt, CheckpointUnsupported, EngineError, ParameterInvalid
+from server.exit_codes import BUSY, CORRUPT, DISK_FULL, FAILURE, UNSUPPORTED, USAGE
 
 _CODES: dict[type[EngineError], int] = {
     ChoiceInvalid: USAGE,
@@ -12,6 +12,7 @@ _CODES: dict[type[EngineError], int] = {
     TrainingDiffers: USAGE,
     CheckpointCorrupt: CORRUPT,
     TextUnusable: CORRUPT,
+    CheckpointUnsupported: UNSUPPORTED,
     OutputFull: DISK_FULL,
     OutputBusy: BUSY,
 }

@@ -6,11 +6,12 @@ USAGE = 2
 CORRUPT = 3
 DISK_FULL = 4
 BUSY = 5
+UNSUPPORTED = 6
 INTERRUPTED = 130
 
 IN_WORDS = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a file is damaged or cannot be read, 4 the disk is full, 5 busy "
-    "(a port or a model), 130 interrupted."
+    "(a port or a model), 6 a form of weights or a setting of the model that is not supported, 130 interrupted."
 )
 
 

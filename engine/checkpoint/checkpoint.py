@@ -58,6 +58,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     if _is_folder(path):
         return _open_folder(path, ModelFolder(path))
+    if path.name.lower().endswith(_PICKLE_SUFFIXES):
+        raise _pickle(path.name)
     if path.suffix.lower() != ".gguf":
         raise CheckpointUnsupported("file", path.name, "a model folder, or a .gguf file")
     return _open_gguf(path, path)
@@ -81,13 +83,17 @@ def _open_folder(path: Path, folder: ModelFolder) -> Checkpoint:
         raise CheckpointUnsupported("folder", f"{len(ggufs)} GGUF files", "one GGUF file, or the path of one of them")
     pickles = [name for name in names if name.lower().endswith(_PICKLE_SUFFIXES)]
     if pickles:
-        raise CheckpointUnsupported(
-            "weights",
-            pickles[0][:128],
-            "safetensors and GGUF; this file is a Python pickle, which may run code when it is read: use a copy of the "
-            "model in safetensors, or convert it with save_pretrained(..., safe_serialization=True)",
-        )
+        raise _pickle(pickles[0])
     raise CheckpointNotFound(folder.name, f"the folder has neither {SINGLE_FILE} nor {INDEX_FILE} nor a GGUF file")
+
+
+def _pickle(name: str) -> CheckpointUnsupported:
+    return CheckpointUnsupported(
+        "weights",
+        name[:128],
+        "safetensors and GGUF; this file is a Python pickle, which may run code when it is read: use a copy of the "
+        "model in safetensors, or convert it with save_pretrained(..., safe_serialization=True)",
+    )
 
 
 def _open_safetensors(path: Path, folder: ModelFolder) -> Checkpoint:

@@ -4,6 +4,7 @@ Reads into fresh memory instead of mapping the file: a file that shrinks meanwhi
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BufferedReader
 from itertools import groupby
 from typing import Any
@@ -59,6 +60,20 @@ def load_entry(entry: TensorEntry, *, exact: bool = True) -> dict[str, mx.array]
     """One tensor of a checkpoint, or the arrays of one that is packed in blocks; otherwise as load_tensors."""
     with open_file(entry.file) as file:
         return dict(_load(file, entry, exact=exact))
+
+
+def load_rows(entry: TensorEntry, start: int, stop: int) -> mx.array:
+    """Rows of a dense tensor of a safetensors file, from start to stop; otherwise as load_tensors."""
+    row_bytes = entry.num_bytes // entry.shape[0]
+    rows = replace(
+        entry,
+        shape=(stop - start, *entry.shape[1:]),
+        offset=entry.offset + start * row_bytes,
+        num_bytes=(stop - start) * row_bytes,
+    )
+    with open_file(entry.file) as file:
+        file.seek(rows.offset)
+        return _load_dense(file, rows)
 
 
 def _load(file: BufferedReader, entry: TensorEntry, *, exact: bool) -> Iterator[tuple[str, mx.array]]:

@@ -3,6 +3,7 @@
 A module is packed when its `scales` are there; overrides are keyed by module path, as mlx-lm writes them.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -23,6 +24,11 @@ _CHOICES: dict[QuantizationMode, tuple[tuple[int, ...], tuple[int, ...]]] = {
 _AFFINE_SCALES = ("F16", "BF16", "F32")
 
 
+def choices_of(mode: QuantizationMode) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Group sizes and bits that MLX computes with in a mode; the defaults come first."""
+    return _CHOICES[mode]
+
+
 def read_quantization(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> dict[str, Quantization]:
     """The packed modules by path.
 
@@ -37,6 +43,17 @@ def read_quantization(config: Mapping[str, Any], tensors: Mapping[str, TensorEnt
     for path, spec in quantization.items():
         _check_shapes(path, spec, tensors)
     return quantization
+
+
+def settings_of(packed: Mapping[str, Quantization]) -> dict[str, Any]:
+    """config.json's `quantization` for these modules: what most of them have, and the others by path."""
+    common = Counter(packed.values()).most_common(1)[0][0]
+    others = {path: _fields(how) for path, how in packed.items() if how != common}
+    return _fields(common) | others
+
+
+def _fields(how: Quantization) -> dict[str, Any]:
+    return {"group_size": how.group_size, "bits": how.bits, "mode": how.mode}
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

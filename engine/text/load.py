@@ -78,20 +78,31 @@ def load_chat_template(checkpoint: Checkpoint, tokenizer: Tokenizer) -> ChatTemp
     return ChatTemplate(sources["default"], special, tool_source=sources.get("tool_use"))
 
 
-def _from_gguf(checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> Tokenizer:
-    subwords = build_from_gguf(metadata, checkpoint.path.name)
+def gguf_subwords(metadata: Mapping[str, Any], file_name: str) -> Subwords:
+    """The whole tokenizer of a GGUF, with the special tokens that it puts around a text. Raises as load_tokenizer."""
+    subwords = build_from_gguf(metadata, file_name)
     bos_id, eos_id = metadata.get("tokenizer.ggml.bos_token_id"), metadata.get("tokenizer.ggml.eos_token_id")
-    scored = metadata.get("tokenizer.ggml.model") == "llama"
-    add_bos = metadata.get("tokenizer.ggml.add_bos_token", scored)
+    add_bos = metadata.get("tokenizer.ggml.add_bos_token", _is_scored(metadata))
     add_eos = metadata.get("tokenizer.ggml.add_eos_token", False)
-    around = (bos_id if add_bos else None, eos_id if add_eos else None)
-    subwords.post_processor = _surround(subwords, *around)
+    subwords.post_processor = _surround(subwords, bos_id if add_bos else None, eos_id if add_eos else None)
+    return subwords
+
+
+def _is_scored(metadata: Mapping[str, Any]) -> bool:
+    return metadata.get("tokenizer.ggml.model") == "llama"
+
+
+def _from_gguf(checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> Tokenizer:
+    subwords = gguf_subwords(metadata, checkpoint.path.name)
+    bos_id, eos_id = metadata.get("tokenizer.ggml.bos_token_id"), metadata.get("tokenizer.ggml.eos_token_id")
     vocabulary = SubwordVocabulary(subwords)
     texts = {key: vocabulary.token(metadata.get(f"tokenizer.ggml.{name}_token_id", -1)) for key, name in _GGUF_NAMES}
     ends = _end_ids(checkpoint, vocabulary, eos_id)
     special = _special(_special_ids(subwords), bos_id, ends, texts)
     return Tokenizer(
-        vocabulary, special, leading_space=scored and metadata.get("tokenizer.ggml.add_space_prefix", True)
+        vocabulary,
+        special,
+        leading_space=_is_scored(metadata) and metadata.get("tokenizer.ggml.add_space_prefix", True),
     )
 
 

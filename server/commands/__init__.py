@@ -23,6 +23,8 @@ WHERE = {
     "rm": "models.rm",
     "ps": "running.ps",
     "stop": "running.stop",
+    "quantize": "weights.quantize",
+    "convert": "weights.convert",
     "eval": "evaluate.evaluate",
     "doctor": "doctor.doctor",
     "connect": "connect.connect",

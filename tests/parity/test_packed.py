@@ -17,6 +17,8 @@ from engine.cache.layout import Dense
 from engine.cache.rows import Rows
 from engine.cache.slots import lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
+from engine.conversion.quantize import convert, quantize
+from engine.conversion.rules import Packing
 from engine.device import Device, prepare_device
 from engine.errors import CheckpointError
 from engine.layers.encoder import Encoder
@@ -258,6 +260,20 @@ def test_each_module_may_be_packed_in_its_own_way(case):
     assert np.abs(result - case.run("mixed-unpacked", unpacked)).max() <= TOLERANCE
     kernels = compute(case.folder / "mixed-packed", case.inputs, prepare_device())
     assert relative(kernels, result) <= KERNELS_TOLERANCE
+
+
+def test_a_folder_is_quantised_and_expanded_again(case):
+    """Names, axes and rules of every family: what is written loads, and expanding it changes no value."""
+    small, large = case.folder / "quantised", case.folder / "expanded"
+    written = quantize(case.folder / "own", small, Packing(bits=4, group_size=32))
+    assert written.num_packed > 5
+    assert not [path for path in read(small, "config")["quantization"] if re.search(r"router|mlp\.gate$", path)]
+    result = compute(small, case.inputs, prepare_device("off"))
+    if case.num_results > 10:
+        assert 0 < relative(result, case.expected) <= MODES["int4"][1]
+    assert convert(small, large, dequantize=True).num_packed == 0
+    assert np.abs(compute(large, case.inputs, prepare_device("off")) - result).max() <= TOLERANCE
+    assert {path.name for path in small.iterdir()} == {path.name for path in large.iterdir()}
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen3-moe"])

@@ -1,0 +1,222 @@
+"""Which arrays a new folder has and where each comes from, from headers alone. Knows MLX's names and layouts.
+
+A checkpoint's tensors keep their names, but for families whose matrices MLX's folders hold in another layout: experts
+in one stack, matrices turned round, gate and up apart. What reads those folders expects MLX's names for them.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import mlx.core as mx
+
+from engine.checkpoint.checkpoint import Checkpoint, Quantization, TensorEntry
+from engine.checkpoint.ggml_types import BY_NAME
+from engine.checkpoint.load import load_entry, load_rows
+from engine.errors import CheckpointCorrupt
+from engine.layers.linear import Weight
+from engine.layers.module import Architecture, Module
+from engine.model import is_derived, outline
+
+_EXPERT = re.compile(r"(?P<prefix>.*\.experts)\.\d+\.(?P<rest>.+)")
+_PACKED_PARTS = re.compile(r"\.(weight|scales|biases)$")
+_BLOCK_PARTS = re.compile(r"_(blocks|scales)$")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|block)\.(\d+)\.")
+# Values that are read, computed and written at a time.
+_SLAB_VALUES = 1 << 24
+_MLX_TYPES = {"F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32, "BOOL": mx.bool_} | {
+    f"{kind}{bits}": getattr(mx, f"{name}{bits}")
+    for kind, name in (("I", "int"), ("U", "uint"))
+    for bits in (8, 16, 32, 64)
+}
+FLOATS = (mx.float16, mx.bfloat16, mx.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """One array of the new folder, or the module whose packed arrays take its place.
+
+    name: in the new folder; path: without ".weight"
+    own: the path of its module in the model
+    module: that module, where it is a matrix that can be packed; None for anything else
+    shape: of the values, packed or not
+    dtype: as the checkpoint has it; of the scales where it is packed
+    packed: how the checkpoint has it; None where it is dense
+    """
+
+    name: str
+    own: str
+    module: Weight | None
+    shape: tuple[int, ...]
+    dtype: mx.Dtype
+    packed: Quantization | None
+
+    @property
+    def path(self) -> str:
+        """The module's dotted path in the new folder."""
+        return self.name.removesuffix(".weight")
+
+    @property
+    def layer(self) -> int | None:
+        """The number of the layer that it belongs to."""
+        match = _LAYER.search(self.name)
+        return None if match is None else int(match[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Tensors that are read together, and the arrays that become of them.
+
+    entries: of the checkpoint
+    matrices: of the new folder
+    plain: one dense tensor that stays as it is and may be read by rows
+    """
+
+    entries: tuple[TensorEntry, ...]
+    matrices: tuple[Matrix, ...]
+    plain: bool
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes on disk."""
+        return sum(entry.num_bytes for entry in self.entries)
+
+
+class Plan:
+    """All units of a checkpoint, in the order of its files. Raises CheckpointUnsupported and CheckpointCorrupt."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.model: Architecture = outline(checkpoint)
+        self._modules: dict[str, Module] = dict(self.model.modules())
+        self._parameters = self.model.parameters().keys()
+        # What a family adds where a checkpoint leaves it out: nothing to be written.
+        self._added = dict(self.model.convert(iter(()))).keys()
+        self.units = [unit for entries in self._groups().values() if (unit := self._unit(entries)).matrices]
+
+    @property
+    def matrices(self) -> Iterator[Matrix]:
+        """Of all units."""
+        return (matrix for unit in self.units for matrix in unit.matrices)
+
+    @cached_property
+    def num_layers(self) -> int:
+        """Layers that have a number of their own."""
+        return len({matrix.layer for matrix in self.matrices if matrix.layer is not None})
+
+    def slabs(self, unit: Unit) -> Iterator[tuple[Matrix, int, dict[str, mx.array]]]:
+        """The unit's arrays, some rows at a time: the matrix, its first row here, and its arrays.
+
+        "weight" is alone for what is dense, and has "scales" and "biases" beside it where the checkpoint is packed.
+        """
+        if unit.plain:
+            (matrix,), (entry,) = unit.matrices, unit.entries
+            for start, stop in _slabs(matrix.shape):
+                yield matrix, start, {"weight": load_rows(entry, start, stop)}
+            return
+        arrays = self.arrays(unit)
+        for matrix in unit.matrices:
+            parts = _parts(matrix, arrays)
+            for start, stop in _slabs(matrix.shape):
+                yield matrix, start, {part: array[start:stop] if array.ndim else array for part, array in parts.items()}
+
+    def arrays(self, unit: Unit) -> dict[str, mx.array]:
+        """The unit's arrays whole, by their names in the model."""
+        tensors = [pair for entry in unit.entries for pair in load_entry(entry).items()]
+        return dict(self.model.convert(iter(tensors)))
+
+    def _groups(self) -> dict[str, list[TensorEntry]]:
+        groups: dict[str, list[TensorEntry]] = {}
+        entries = sorted(self.checkpoint.tensors.values(), key=lambda entry: (entry.file, entry.offset))
+        for entry in entries:
+            groups.setdefault(self._group(entry.name), []).append(entry)
+        return groups
+
+    def _group(self, name: str) -> str:
+        path = _PACKED_PARTS.sub("", name)
+        if path in self.checkpoint.quantization:
+            name = path
+        match = _EXPERT.fullmatch(name)
+        return _BLOCK_PARTS.sub("", name) if match is None else f"{match['prefix']}.*.{match['rest']}"
+
+    def _unit(self, entries: list[TensorEntry]) -> Unit:
+        lazy = [(name, array) for entry in entries for name, array in _lazy(entry).items()]
+        own = {self.model.rename(name) for name, _ in lazy}
+        outputs = {n: each for n, each in self.model.convert(iter(lazy)) if n in own or n not in self._added}
+        wanted = [name for name in outputs if not name.endswith((".scales", ".biases")) and self._is_wanted(name)]
+        matrices = tuple(self._matrix(name, outputs, entries) for name in wanted)
+        plain = (
+            len(entries) == len(matrices) == 1
+            and entries[0].dtype in _MLX_TYPES
+            and type(self.model).convert is Architecture.convert
+        )
+        return Unit(tuple(entries), matrices, plain and not entries[0].interleaved_heads)
+
+    def _is_wanted(self, own: str) -> bool:
+        if own not in self._parameters and not is_derived(own):
+            raise CheckpointCorrupt(self.checkpoint.path.name, f"tensor {own} is not part of this architecture")
+        return own in self._parameters
+
+    def _matrix(self, own: str, outputs: Mapping[str, mx.array], entries: list[TensorEntry]) -> Matrix:
+        path, array = own.removesuffix(".weight"), outputs[own]
+        module = self._modules.get(path) if own.endswith(".weight") else None
+        weight = module if isinstance(module, Weight) else None
+        name = self._new_name(own, entries)
+        scales = outputs.get(f"{path}.scales")
+        if scales is None:
+            return Matrix(name, path, weight, tuple(array.shape), array.dtype, None)
+        known = self.checkpoint.quantization
+        packed = known.get(path) or next(known[each] for entry in entries if (each := _path(entry)) in known)
+        shape = (*array.shape[:-1], array.shape[-1] * 32 // packed.bits)
+        return Matrix(name, path, weight, shape, scales.dtype, packed)
+
+    def _new_name(self, own: str, entries: list[TensorEntry]) -> str:
+        model_type = self.checkpoint.config["model_type"]
+        if model_type == "gpt2":
+            return f"model.{own}"
+        if model_type == "gpt_neox":
+            return "model." + re.sub(r"^layers\.", "h.", own)
+        if _EXPERT.fullmatch(entries[0].name):
+            return own
+        return next((entry.name for entry in entries if self.model.rename(entry.name) == own), own)
+
+
+def _path(entry: TensorEntry) -> str:
+    return _PACKED_PARTS.sub("", entry.name)
+
+
+def _parts(matrix: Matrix, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
+    if matrix.packed is None:
+        whole = arrays.get(f"{matrix.own}.weight", arrays.get(matrix.own))
+        assert whole is not None
+        return {"weight": whole}
+    names = ("weight", "scales", "biases")
+    return {part: arrays[f"{matrix.own}.{part}"] for part in names if f"{matrix.own}.{part}" in arrays}
+
+
+def _lazy(entry: TensorEntry) -> dict[str, mx.array]:
+    """What loading would give, without values: nothing of it is ever evaluated."""
+    kind = BY_NAME.get(entry.dtype)
+    if kind is None or (kind.quantization is None and not kind.expanded):
+        return {entry.name: mx.zeros(entry.shape, _MLX_TYPES[entry.dtype])}
+    if kind.quantization is None:
+        return {entry.name: mx.zeros(entry.shape)}
+    how, (*rows, columns) = kind.quantization, entry.shape
+    path = entry.name.removesuffix(".weight")
+    scales = mx.zeros((*rows, columns // how.group_size), _MLX_TYPES[kind.scales])
+    arrays = {f"{path}.weight": mx.zeros((*rows, columns * how.bits // 32), mx.uint32), f"{path}.scales": scales}
+    return arrays | ({f"{path}.biases": scales} if how.mode == "affine" else {})
+
+
+def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Beginnings and ends of runs of rows; one for what has no rows."""
+    if not shape or not shape[0]:
+        yield 0, 0
+        return
+    values = 1
+    for length in shape[1:]:
+        values *= length
+    rows = max(1, _SLAB_VALUES // max(values, 1))
+    for start in range(0, shape[0], rows):
+        yield start, min(start + rows, shape[0])

@@ -1,0 +1,78 @@
+"""Quantise a model on disk, or bring it into another type: the verbs over rewrite.py. Knows what is asked for."""
+
+from pathlib import Path
+
+from engine.device import prepare_device  # isort: skip  # first: loads the BLAS before mlx
+
+import mlx.core as mx
+
+from engine.checkpoint.checkpoint import open_checkpoint
+from engine.checkpoint.tensors import Quantization
+from engine.conversion.errors import ChoiceInvalid
+from engine.conversion.plan import Matrix, Plan
+from engine.conversion.rewrite import Report, Written, rewrite
+from engine.conversion.rules import Packing, Rule, stays_packed, uniform
+
+DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
+
+
+def quantize(
+    source: Path,
+    target: Path,
+    packing: Packing,
+    *,
+    dtype: str | None = None,
+    report: Report | None = None,
+) -> Written:
+    """Write a quantised copy of the model at `source` to the folder `target`.
+
+    dtype: of scales and of what stays dense: "float16", "bfloat16" or "float32"; None leaves the checkpoint's
+    Raises CheckpointError and ConversionError.
+    """
+    how = packing.quantization()
+    plan = open_plan(source)
+    rule = uniform(how)
+    if not any(decided(matrix, rule) for matrix in plan.matrices):
+        raise ChoiceInvalid("group size", f"no matrix of this model has columns that divide by {how.group_size}")
+    return rewrite(plan, target, lambda matrix: decided(matrix, rule), dtype=dtype_of(dtype), report=report)
+
+
+def convert(
+    source: Path, target: Path, *, dtype: str | None = None, dequantize: bool = False, report: Report | None = None
+) -> Written:
+    """Write the model at `source` as an MLX folder.
+
+    dequantize: expand packed weights, which gives an ordinary safetensors checkpoint
+    Otherwise as `quantize`.
+    """
+    plan = open_plan(source)
+    return rewrite(
+        plan,
+        target,
+        lambda matrix: None if dequantize else matrix.packed,
+        dtype=dtype_of(dtype),
+        report=report,
+    )
+
+
+def open_plan(source: Path) -> Plan:
+    """What the model at a path is made of. Raises CheckpointError."""
+    prepare_device("off")
+    return Plan(open_checkpoint(source))
+
+
+def decided(matrix: Matrix, rule: Rule) -> Quantization | None:
+    """How a matrix is packed under a rule, and what it has been before."""
+    if matrix.module is None:
+        return None
+    wanted = rule(matrix.own, matrix.module, matrix.shape)
+    if matrix.packed is not None and (wanted is None or stays_packed(matrix.packed, wanted)):
+        return matrix.packed
+    return wanted
+
+
+def dtype_of(name: str | None) -> mx.Dtype | None:
+    """MLX's type of that name. Raises ChoiceInvalid."""
+    if name is not None and name not in DTYPES:
+        raise ChoiceInvalid("dtype", f"{name} is not one of {', '.join(DTYPES)}")
+    return None if name is None else DTYPES[name]

@@ -1,0 +1,89 @@
+"""Which matrices are packed, and in how many bits. Knows what a module is for by its kind and name; knows no values.
+
+- A matrix is packed along its rows, so its columns have to be a multiple of the group size; others stay as they are.
+- Routers of experts, tables of positions and of kinds of text, relative distances, and classifiers stay as they are:
+  they are small, and an error there changes a choice instead of a number.
+- Token vectors and the output head get at least 4 bits, whatever is asked for.
+- What is packed already, in as few bits as asked for or fewer, stays as it is.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.checkpoint.mlx_quantization import choices_of
+from engine.checkpoint.tensors import Quantization, QuantizationMode
+from engine.conversion.errors import ChoiceInvalid
+from engine.layers.linear import Embedding, Weight
+
+Role = Literal["linear", "vocabulary", "kept"]
+Rule = Callable[[str, Weight, tuple[int, ...]], Quantization | None]
+
+_KEPT = re.compile(
+    r"(^|\.)(router|mlp\.gate|block_sparse_moe\.gate|mlp\.shared_expert_gate|wpe|places|types|distances|embed_positions"
+    r"|relative_attention_bias|classifier|score|pooler|dense_head)(\.|$)"
+)
+_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|decoder_head)$")
+_SMALLEST_VOCABULARY_BITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """What is asked for: the same for every matrix that the rules let be packed.
+
+    group_size, bits: None takes the mode's own
+    Raises ChoiceInvalid for what MLX does not compute with.
+    """
+
+    bits: int | None = None
+    group_size: int | None = None
+    mode: QuantizationMode = "affine"
+
+    def quantization(self) -> Quantization:
+        """The numbers, checked."""
+        group_sizes, bits = choices_of(self.mode)
+        return Quantization(
+            bits=_choice("bits", self.bits, bits, self.mode),
+            group_size=_choice("group size", self.group_size, group_sizes, self.mode),
+            mode=self.mode,
+        )
+
+
+def uniform(quantization: Quantization) -> Rule:
+    """The rule that packs everything alike, as far as the rules above allow."""
+
+    def rule(path: str, module: Weight, shape: tuple[int, ...]) -> Quantization | None:
+        return allowed(quantization, path, module, shape)
+
+    return rule
+
+
+def allowed(quantization: Quantization, path: str, module: Weight, shape: tuple[int, ...]) -> Quantization | None:
+    """How a matrix may be packed when this is asked for; None where it stays as it is."""
+    role = role_of(path, module)
+    if role == "kept" or len(shape) < 2 or shape[-1] % quantization.group_size:
+        return None
+    if role == "vocabulary" and quantization.bits < _SMALLEST_VOCABULARY_BITS:
+        return Quantization(_SMALLEST_VOCABULARY_BITS, quantization.group_size, quantization.mode)
+    return quantization
+
+
+def role_of(path: str, module: Weight) -> Role:
+    """What a module is for, as far as packing is concerned. path: in the model."""
+    if _KEPT.search(path):
+        return "kept"
+    return "vocabulary" if isinstance(module, Embedding) or _HEAD.search(path) else "linear"
+
+
+def stays_packed(before: Quantization, wanted: Quantization) -> bool:
+    """True when what is packed already is not to be packed again."""
+    return before.bits <= wanted.bits
+
+
+def _choice(option: str, value: int | None, choices: tuple[int, ...], mode: str) -> int:
+    if value is None:
+        return choices[0]
+    if value not in choices:
+        raise ChoiceInvalid(option, f"{value} is not one of {', '.join(map(str, choices))}, which {mode} can have")
+    return value
