@@ -1,19 +1,23 @@
 """Make one model of another for a command: find it, show how it comes along, say what it has become."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from engine.compression.progress import Progress
+from engine.conversion.errors import ChoiceInvalid
 from engine.conversion.rewrite import ConversionProgress, Report, Written
 from server.commands.find import store_of
 from server.new_model import name_after, new_model, source_of
 from server.settings import Settings
-from server.store_errors import megabytes
+from server.store_errors import megabytes, shown
 from server.terminal import note, say
 from server.work_terminal import work_report
 
 Work = Callable[[Path, Path, Report], Written]
 _MAX_NAMED = 4
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([KMG]B)", re.ASCII | re.IGNORECASE)
+_UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
 def make(name: str, output: str | None, settings: Settings, suffix: str, work: Work) -> None:
@@ -39,6 +43,16 @@ def make(name: str, output: str | None, settings: Settings, suffix: str, work: W
     )
 
 
+def bytes_of_size(text: str) -> int:
+    """A size for people, in decimal units: "75MB", "4.2 GB". Raises ChoiceInvalid."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ChoiceInvalid("target size", f"{shown(text)} is no size: one looks like 500MB or 4.2GB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
 def _shown(progress: ConversionProgress) -> Progress:
+    if progress.stage == "measuring":
+        return Progress("measuring", progress.layer, progress.num_layers, "matrices")
     layer = f"layer {progress.layer} of {progress.num_layers}" if progress.layer else ""
     return Progress("writing", progress.done_bytes // 1_000_000, progress.total_bytes // 1_000_000, "MB", layer)

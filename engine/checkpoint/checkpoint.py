@@ -1,6 +1,7 @@
 """What lies on disk as one value: configuration, tensors and how they are packed, from headers alone. No mlx."""
 
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +64,23 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if path.suffix.lower() != ".gguf":
         raise CheckpointUnsupported("file", path.name, "a model folder, or a .gguf file")
     return _open_gguf(path, path)
+
+
+def open_foreign(path: Path, methods: Collection[str]) -> Checkpoint | None:
+    """A safetensors folder that another library has quantised by one of these methods, its tensors as they lie there.
+
+    None for anything else. config has the method's settings under "quantization_config". Raises CheckpointError.
+    """
+    if not _is_folder(path):
+        return None
+    folder = ModelFolder(path)
+    if not folder.has(_CONFIG_FILE) or not (folder.has(SINGLE_FILE) or folder.has(INDEX_FILE)):
+        return None
+    config = folder.json(_CONFIG_FILE, _MAX_CONFIG_BYTES)
+    settings = config.get("quantization_config")
+    if not isinstance(settings, dict) or settings.get("quant_method") not in methods:
+        return None
+    return Checkpoint(path, "safetensors", config, {}, read_shards(folder), {}, gguf_metadata=None)
 
 
 def _is_folder(path: Path) -> bool:

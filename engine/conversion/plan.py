@@ -11,25 +11,17 @@ from functools import cached_property
 
 import mlx.core as mx
 
-from engine.checkpoint.checkpoint import Checkpoint, Quantization, TensorEntry
-from engine.checkpoint.ggml_types import BY_NAME
-from engine.checkpoint.load import load_entry, load_rows
+from engine.checkpoint.checkpoint import Quantization, TensorEntry
+from engine.checkpoint.load import load_rows
+from engine.conversion.tensor_reader import MLX_TYPES, TensorReader, is_expert, path_of
 from engine.errors import CheckpointCorrupt
 from engine.layers.linear import Weight
 from engine.layers.module import Architecture, Module
 from engine.model import is_derived, outline
 
-_EXPERT = re.compile(r"(?P<prefix>.*\.experts)\.\d+\.(?P<rest>.+)")
-_PACKED_PARTS = re.compile(r"\.(weight|scales|biases)$")
-_BLOCK_PARTS = re.compile(r"_(blocks|scales)$")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|block)\.(\d+)\.")
 # Values that are read, computed and written at a time.
 _SLAB_VALUES = 1 << 24
-_MLX_TYPES = {"F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32, "BOOL": mx.bool_} | {
-    f"{kind}{bits}": getattr(mx, f"{name}{bits}")
-    for kind, name in (("I", "int"), ("U", "uint"))
-    for bits in (8, 16, 32, 64)
-}
 FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
 
@@ -86,8 +78,9 @@ class Unit:
 class Plan:
     """All units of a checkpoint, in the order of its files. Raises CheckpointUnsupported and CheckpointCorrupt."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, reader: TensorReader) -> None:
+        self._reader = reader
+        self.checkpoint = checkpoint = reader.checkpoint
         self.model: Architecture = outline(checkpoint)
         self._modules: dict[str, Module] = dict(self.model.modules())
         self._parameters = self.model.parameters().keys()
@@ -123,67 +116,57 @@ class Plan:
 
     def arrays(self, unit: Unit) -> dict[str, mx.array]:
         """The unit's arrays whole, by their names in the model."""
-        tensors = [pair for entry in unit.entries for pair in load_entry(entry).items()]
-        return dict(self.model.convert(iter(tensors)))
+        return dict(self.model.convert(iter(self._reader.load(unit.entries).items())))
 
     def _groups(self) -> dict[str, list[TensorEntry]]:
         groups: dict[str, list[TensorEntry]] = {}
         entries = sorted(self.checkpoint.tensors.values(), key=lambda entry: (entry.file, entry.offset))
         for entry in entries:
-            groups.setdefault(self._group(entry.name), []).append(entry)
+            groups.setdefault(self._reader.group(entry.name), []).append(entry)
         return groups
 
-    def _group(self, name: str) -> str:
-        path = _PACKED_PARTS.sub("", name)
-        if path in self.checkpoint.quantization:
-            name = path
-        match = _EXPERT.fullmatch(name)
-        return _BLOCK_PARTS.sub("", name) if match is None else f"{match['prefix']}.*.{match['rest']}"
-
     def _unit(self, entries: list[TensorEntry]) -> Unit:
-        lazy = [(name, array) for entry in entries for name, array in _lazy(entry).items()]
-        own = {self.model.rename(name) for name, _ in lazy}
-        outputs = {n: each for n, each in self.model.convert(iter(lazy)) if n in own or n not in self._added}
-        wanted = [name for name in outputs if not name.endswith((".scales", ".biases")) and self._is_wanted(name)]
-        matrices = tuple(self._matrix(name, outputs, entries) for name in wanted)
+        found = self._reader.outline(entries)
+        own = {self.model.rename(name) for name in found}
+        outputs = {n: each for n, each in self.model.convert(iter(found.items())) if n in own or n not in self._added}
+        parts = (".scales", ".biases")
+        wanted = [name for name in outputs if not name.endswith(parts) and self._is_wanted(name, entries[0])]
+        matrices = tuple(self._matrix(name, outputs, list(found)) for name in wanted)
         plain = (
             len(entries) == len(matrices) == 1
-            and entries[0].dtype in _MLX_TYPES
+            and entries[0].dtype in MLX_TYPES
+            and entries[0].name in found
             and type(self.model).convert is Architecture.convert
         )
         return Unit(tuple(entries), matrices, plain and not entries[0].interleaved_heads)
 
-    def _is_wanted(self, own: str) -> bool:
-        if own not in self._parameters and not is_derived(own):
+    def _is_wanted(self, own: str, entry: TensorEntry) -> bool:
+        if own not in self._parameters and not is_derived(own) and not self._reader.is_void(entry):
             raise CheckpointCorrupt(self.checkpoint.path.name, f"tensor {own} is not part of this architecture")
         return own in self._parameters
 
-    def _matrix(self, own: str, outputs: Mapping[str, mx.array], entries: list[TensorEntry]) -> Matrix:
+    def _matrix(self, own: str, outputs: Mapping[str, mx.array], names: list[str]) -> Matrix:
         path, array = own.removesuffix(".weight"), outputs[own]
         module = self._modules.get(path) if own.endswith(".weight") else None
         weight = module if isinstance(module, Weight) else None
-        name = self._new_name(own, entries)
+        name = self._new_name(own, names)
         scales = outputs.get(f"{path}.scales")
         if scales is None:
             return Matrix(name, path, weight, tuple(array.shape), array.dtype, None)
         known = self.checkpoint.quantization
-        packed = known.get(path) or next(known[each] for entry in entries if (each := _path(entry)) in known)
+        packed = known.get(path) or next(known[path_of(each)] for each in names if path_of(each) in known)
         shape = (*array.shape[:-1], array.shape[-1] * 32 // packed.bits)
         return Matrix(name, path, weight, shape, scales.dtype, packed)
 
-    def _new_name(self, own: str, entries: list[TensorEntry]) -> str:
+    def _new_name(self, own: str, names: list[str]) -> str:
         model_type = self.checkpoint.config["model_type"]
         if model_type == "gpt2":
             return f"model.{own}"
         if model_type == "gpt_neox":
             return "model." + re.sub(r"^layers\.", "h.", own)
-        if _EXPERT.fullmatch(entries[0].name):
+        if is_expert(names[0]):
             return own
-        return next((entry.name for entry in entries if self.model.rename(entry.name) == own), own)
-
-
-def _path(entry: TensorEntry) -> str:
-    return _PACKED_PARTS.sub("", entry.name)
+        return next((name for name in names if self.model.rename(name) == own), own)
 
 
 def _parts(matrix: Matrix, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
@@ -193,20 +176,6 @@ def _parts(matrix: Matrix, arrays: Mapping[str, mx.array]) -> dict[str, mx.array
         return {"weight": whole}
     names = ("weight", "scales", "biases")
     return {part: arrays[f"{matrix.own}.{part}"] for part in names if f"{matrix.own}.{part}" in arrays}
-
-
-def _lazy(entry: TensorEntry) -> dict[str, mx.array]:
-    """What loading would give, without values: nothing of it is ever evaluated."""
-    kind = BY_NAME.get(entry.dtype)
-    if kind is None or (kind.quantization is None and not kind.expanded):
-        return {entry.name: mx.zeros(entry.shape, _MLX_TYPES[entry.dtype])}
-    if kind.quantization is None:
-        return {entry.name: mx.zeros(entry.shape)}
-    how, (*rows, columns) = kind.quantization, entry.shape
-    path = entry.name.removesuffix(".weight")
-    scales = mx.zeros((*rows, columns // how.group_size), _MLX_TYPES[kind.scales])
-    arrays = {f"{path}.weight": mx.zeros((*rows, columns * how.bits // 32), mx.uint32), f"{path}.scales": scales}
-    return arrays | ({f"{path}.biases": scales} if how.mode == "affine" else {})
 
 
 def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:

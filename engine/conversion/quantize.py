@@ -6,12 +6,14 @@ from engine.device import prepare_device  # isort: skip  # first: loads the BLAS
 
 import mlx.core as mx
 
-from engine.checkpoint.checkpoint import open_checkpoint
+from engine.checkpoint.checkpoint import open_checkpoint, open_foreign
 from engine.checkpoint.tensors import Quantization
 from engine.conversion.errors import ChoiceInvalid
+from engine.conversion.gptq import METHODS, ForeignReader
 from engine.conversion.plan import Matrix, Plan
 from engine.conversion.rewrite import Report, Written, rewrite
-from engine.conversion.rules import Packing, Rule, stays_packed, uniform
+from engine.conversion.rules import Packing, Rule, fixed_mixture, stays_packed, uniform
+from engine.conversion.tensor_reader import TensorReader
 
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 
@@ -21,17 +23,19 @@ def quantize(
     target: Path,
     packing: Packing,
     *,
+    recipe: str | None = None,
     dtype: str | None = None,
     report: Report | None = None,
 ) -> Written:
     """Write a quantised copy of the model at `source` to the folder `target`.
 
+    recipe: one of mlx-lm's mixtures by name, in packing's group size; None packs alike what may be packed
     dtype: of scales and of what stays dense: "float16", "bfloat16" or "float32"; None leaves the checkpoint's
     Raises CheckpointError and ConversionError.
     """
     how = packing.quantization()
     plan = open_plan(source)
-    rule = uniform(how)
+    rule = uniform(how) if recipe is None else fixed_mixture(recipe, packing.group_size, plan.num_layers)
     if not any(decided(matrix, rule) for matrix in plan.matrices):
         raise ChoiceInvalid("group size", f"no matrix of this model has columns that divide by {how.group_size}")
     return rewrite(plan, target, lambda matrix: decided(matrix, rule), dtype=dtype_of(dtype), report=report)
@@ -45,7 +49,7 @@ def convert(
     dequantize: expand packed weights, which gives an ordinary safetensors checkpoint
     Otherwise as `quantize`.
     """
-    plan = open_plan(source)
+    plan = open_plan(source, expand=dequantize)
     return rewrite(
         plan,
         target,
@@ -55,10 +59,17 @@ def convert(
     )
 
 
-def open_plan(source: Path) -> Plan:
-    """What the model at a path is made of. Raises CheckpointError."""
+def open_plan(source: Path, *, expand: bool = False) -> Plan:
+    """What the model at a path is made of.
+
+    expand: matrices that GPTQ has packed in a way that MLX has no layout for become floats
+    Raises CheckpointError.
+    """
     prepare_device("off")
-    return Plan(open_checkpoint(source))
+    foreign = open_foreign(source, METHODS)
+    if foreign is not None:
+        return Plan(ForeignReader(foreign, expand=expand))
+    return Plan(TensorReader(open_checkpoint(source)))
 
 
 def decided(matrix: Matrix, rule: Rule) -> Quantization | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 
@@ -28,13 +28,14 @@ Decide = Callable[[Matrix], Quantization | None]
 class ConversionProgress:
     """How far a conversion has come. Bytes are of the source.
 
-    layer: that is being written, from 1; 0 for what belongs to none
+    layer: that is being written, from 1; 0 for what belongs to none. While a mixture is measured, matrices instead
     """
 
     done_bytes: int
     total_bytes: int
     layer: int
     num_layers: int
+    stage: Literal["writing", "measuring"] = "writing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,11 @@ _KEPT = re.compile(
     r"|relative_attention_bias|classifier|score|pooler|dense_head)(\.|$)"
 )
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|decoder_head)$")
+_BETTER = re.compile(r"(^|\.)(v_proj|down_proj)$")
+_NUMBERED = re.compile(r"(?:^|\.)(?:layers|layer|h|block)\.(\d+)\.")
 _SMALLEST_VOCABULARY_BITS = 4
+# Fewer and more bits of mlx-lm's mixtures.
+MIXTURES = {"mixed_2_6": (2, 6), "mixed_3_4": (3, 4), "mixed_3_6": (3, 6), "mixed_4_6": (4, 6)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,26 @@ def uniform(quantization: Quantization) -> Rule:
 
     def rule(path: str, module: Weight, shape: tuple[int, ...]) -> Quantization | None:
         return allowed(quantization, path, module, shape)
+
+    return rule
+
+
+def fixed_mixture(name: str, group_size: int | None, num_layers: int) -> Rule:
+    """mlx-lm's mixtures by name, "mixed_LOW_HIGH": more bits for the head, and in some layers for values and down.
+
+    Those layers are the first and last eighth, and every third between.
+    Raises ChoiceInvalid for another name.
+    """
+    if name not in MIXTURES:
+        raise ChoiceInvalid("recipe", f"{name} is not one of plain, mixed, {', '.join(MIXTURES)}")
+    low, high = (Packing(bits, group_size).quantization() for bits in MIXTURES[name])
+    eighth = num_layers // 8
+
+    def rule(path: str, module: Weight, shape: tuple[int, ...]) -> Quantization | None:
+        layer = int(match[1]) if (match := _NUMBERED.search(path)) else 0
+        chosen = layer < eighth or layer >= 7 * num_layers // 8 or (layer - eighth) % 3 == 2
+        better = _HEAD.search(path) or (chosen and _BETTER.search(path))
+        return allowed(high if better else low, path, module, shape)
 
     return rule
 

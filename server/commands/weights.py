@@ -1,5 +1,6 @@
 """The commands that write a model's weights anew: in fewer bits, or in another form."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -29,6 +30,18 @@ def quantize(
     mode: Annotated[
         Literal["affine", "mxfp4", "mxfp8", "nvfp4"], typer.Option(help="How weights and scales are stored.")
     ] = "affine",
+    recipe: Annotated[
+        Literal["plain", "mixed", "mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6"],
+        typer.Option(help="mixed: as many bits for each matrix as the model loses by it. The others are mlx-lm's."),
+    ] = "plain",
+    target_size: Annotated[
+        str | None,
+        typer.Option(help="For mixed: of the weights, as 500MB or 4.2GB.", show_default="that of plain 4 bits"),
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="For mixed: UTF-8 to measure with.", show_default="some of a novel that comes with Bramley"),
+    ] = None,
     dtype: DType = None,
     output: Output = None,
     models_dir: ModelsDir = None,
@@ -39,19 +52,56 @@ def quantize(
     least 4 bits, and so does what has columns that the group size does not divide. What is packed in as few bits
     already is taken over.
     """
+    from engine.conversion.errors import ChoiceInvalid
     from engine.conversion.quantize import quantize as quantize_model
     from engine.conversion.rules import Packing
     from server.making import make
 
+    if recipe != "mixed" and (target_size is not None or text is not None):
+        raise ChoiceInvalid("recipe", f"{recipe} takes no target size and no text; mixed does")
+    if recipe != "plain" and (bits is not None or mode != "affine"):
+        raise ChoiceInvalid("recipe", f"{recipe} chooses bits and mode by itself")
+    if recipe == "mixed":
+        _quantize_mixed(model, output, group_size, target_size, text, dtype, models_dir)
+        return
     packing = Packing(bits, group_size, mode)
-    how = packing.quantization()
-    suffix = f"{how.bits}bit" if mode == "affine" else mode
+    plain = f"{packing.quantization().bits}bit" if mode == "affine" else mode
+    name = None if recipe == "plain" else recipe
     make(
         model,
         output,
         settings_of(models_dir=models_dir),
-        suffix,
-        lambda source, target, report: quantize_model(source, target, packing, dtype=dtype, report=report),
+        name or plain,
+        lambda source, target, report: quantize_model(source, target, packing, recipe=name, dtype=dtype, report=report),
+    )
+
+
+def _quantize_mixed(
+    model: str,
+    output: str | None,
+    group_size: int | None,
+    target_size: str | None,
+    text: Path | None,
+    dtype: str | None,
+    models_dir: Path | None,
+) -> None:
+    from engine.compression.texts import read_text
+    from engine.conversion.errors import ChoiceInvalid
+    from engine.conversion.mixed import quantize_mixed
+    from server.making import bytes_of_size, make
+
+    if group_size is not None:
+        raise ChoiceInvalid("group size", "mixed chooses it by itself")
+    size = None if target_size is None else bytes_of_size(target_size)
+    sample = None if text is None else read_text(text, "calibration")
+    make(
+        model,
+        output,
+        settings_of(models_dir=models_dir),
+        "mixed" if target_size is None else f"mixed-{target_size.lower()}",
+        lambda source, target, report: quantize_mixed(
+            source, target, target_bytes=size, text=sample, dtype=dtype, report=report
+        ),
     )
 
 

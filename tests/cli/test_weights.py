@@ -165,3 +165,19 @@ def test_an_interrupted_run_leaves_nothing_that_looks_like_a_model(bramley, envi
             open_checkpoint(path)
     assert bramley("quantize", model).returncode == 0
     assert listed(bramley) == ["tiny-4bit"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--target-size", "5MB"), "recipe: plain takes no target size and no text; mixed does"),
+        (("--recipe", "mixed", "--bits", 4), "recipe: mixed chooses bits and mode by itself"),
+        (
+            ("--recipe", "mixed", "--target-size", "five"),
+            "target size: 'five' is no size: one looks like 500MB or 4.2GB",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(bramley, model, arguments, sentence):
+    result = bramley("quantize", model, *arguments)
+    assert (result.returncode, result.stderr) == (2, f"bramley: {sentence}\n")

@@ -100,7 +100,7 @@ print("ready", flush=True)
 with writing(pathlib.Path(sys.argv[1]), specs, {"model_type": "llama"}) as writer:
     for spec in specs:
         writer.write(spec.name, mx.ones(spec.shape))
-        time.sleep(0.02)
+        time.sleep(0.1)
 """
 
 
