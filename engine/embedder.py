@@ -40,12 +40,14 @@ class EmbedderSettings:
     max_batch_tokens: read in one step, padding included, and fewer where a step would take long; a single longer text
         is read by itself
     context_length: upper bound on the model's own; None leaves it
+    bits: see engine.model.build_model
     kernels, threads: see engine.device.prepare_device
     before_batch: called with every batch before it is read; what it raises fails that batch (fault injection)
     """
 
     max_batch_tokens: int = 4096
     context_length: int | None = None
+    bits: int | None = None
     kernels: Kernels = "native"
     threads: int | None = None
     before_batch: Callable[[Sequence[QueuedInput]], None] | None = None
@@ -69,7 +71,7 @@ class Embedder:
         device = prepare_device(settings.kernels, settings.threads)
         checkpoint = open_checkpoint(Path(path))
         self._sentence = read_sentence_settings(checkpoint)
-        self._reader = build_reader(checkpoint, device, on_progress)
+        self._reader = build_reader(checkpoint, device, on_progress, settings.bits)
         self._pooling = None if self._reader.num_labels else _pooling(self._sentence, self._reader, checkpoint, device)
         self.info = _describe(checkpoint, self._reader, self._pooling, self._limits(settings), device)
         self._before_batch = settings.before_batch

@@ -68,12 +68,13 @@ class Engine:
         settings = settings or EngineSettings()
         device = prepare_device(settings.kernels, settings.threads)
         checkpoint = open_checkpoint(Path(path))
-        model = build_model(checkpoint, device, on_progress)
+        model = build_model(checkpoint, device, on_progress, settings.bits)
         end_ids = frozenset(_token_ids(checkpoint, "eos_token_id"))
         start_ids = _start_ids(checkpoint) if isinstance(model, EncoderDecoder) else ()
         layout = layout_for(settings.kv_bits)
-        self._room = Room(measure(model, layout), _kv_bytes(settings, checkpoint))
-        self._prefixes = _prefix_store(settings, checkpoint, model)
+        weight_bytes = _weight_bytes(settings, checkpoint, model)
+        self._room = Room(measure(model, layout), _kv_bytes(settings, weight_bytes))
+        self._prefixes = _prefix_store(settings, checkpoint, model, weight_bytes)
         self.info = _describe(checkpoint, model, settings, device, self._room)
         slots = SlotPool(model.windows, layout, self._room, device.native)
         self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, end_ids, start_ids, device.native)
@@ -381,17 +382,27 @@ def _start_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _kv_bytes(settings: EngineSettings, checkpoint: Checkpoint) -> int:
+def _weight_bytes(settings: EngineSettings, checkpoint: Checkpoint, model: CausalModel) -> int:
+    """Bytes of weights: those on disk, or what was made of them."""
+    if settings.bits is None:
+        return checkpoint.num_bytes
+    return sum(array.nbytes for array in model.parameters().values())
+
+
+def _kv_bytes(settings: EngineSettings, weight_bytes: int) -> int:
     """Three quarters of what is free; the rest is for prefixes."""
-    return 3 * free_bytes(checkpoint.num_bytes) // 4 if settings.kv_bytes is None else settings.kv_bytes
+    return 3 * free_bytes(weight_bytes) // 4 if settings.kv_bytes is None else settings.kv_bytes
 
 
-def _prefix_store(settings: EngineSettings, checkpoint: Checkpoint, model: CausalModel) -> PrefixStore[Content]:
-    limit_bytes = _kv_bytes(settings, checkpoint) // 3 if settings.prefix_bytes is None else settings.prefix_bytes
+def _prefix_store(
+    settings: EngineSettings, checkpoint: Checkpoint, model: CausalModel, weight_bytes: int
+) -> PrefixStore[Content]:
+    limit_bytes = _kv_bytes(settings, weight_bytes) // 3 if settings.prefix_bytes is None else settings.prefix_bytes
     size = block_tokens(model.windows)
     if settings.prefix_folder is None or not limit_bytes:
         return PrefixStore(limit_bytes, size)
-    kind = f"{size} {settings.kv_bits}"  # what changes the stored numbers besides the weights
+    # What changes the stored numbers besides the weights on disk.
+    kind = f"{size} {settings.kv_bits}" if settings.bits is None else f"{size} {settings.kv_bits} {settings.bits}"
     tier = DiskTier(settings.prefix_folder / fingerprint(checkpoint, kind), settings.prefix_disk_bytes)
     store = PrefixStore(limit_bytes, size, tier)
     for path in tier.known():
@@ -417,8 +428,8 @@ def _describe(
         context_length=min(limits),
         vocab_size=config["vocab_size"],
         num_layers=len(model.windows),
-        weight_bytes=checkpoint.num_bytes,
-        quantization=_quantization(checkpoint),
+        weight_bytes=_weight_bytes(settings, checkpoint, model),
+        quantization=_quantization(checkpoint, settings.bits),
         device=device.kind,
         dtype=device.dtype_name,
         blas=device.blas,
@@ -429,6 +440,8 @@ def _describe(
     )
 
 
-def _quantization(checkpoint: Checkpoint) -> str:
+def _quantization(checkpoint: Checkpoint, bits: int | None) -> str:
+    if bits is not None:
+        return f"{bits}-bit on loading"
     kinds = sorted({f"{each.bits}-bit" for each in checkpoint.quantization.values()})
     return "+".join(kinds) or "none"

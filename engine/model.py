@@ -12,6 +12,7 @@ from engine.cache.rows import Rows
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.load import load_tensors
 from engine.config import ConfigReader
+from engine.conversion.rules import Packing, allowed, stays_packed
 from engine.device import Device, return_freed_memory
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 from engine.layers.encoder import Encoder
@@ -61,21 +62,26 @@ def architecture_names() -> list[str]:
     return sorted([*files, *_SHARED_ARCHITECTURES])
 
 
-def build_model(checkpoint: Checkpoint, device: Device, on_progress: Progress | None = None) -> CausalModel:
+def build_model(
+    checkpoint: Checkpoint, device: Device, on_progress: Progress | None = None, bits: int | None = None
+) -> CausalModel:
     """Build a model that writes text, load its weights and evaluate them.
 
     on_progress: called with bytes done and bytes in all
+    bits: pack weights as they are loaded, by the rules of engine.conversion.rules; None leaves them as they are
     Raises CheckpointUnsupported and CheckpointCorrupt.
     """
-    model = _build(checkpoint, device, on_progress)
+    model = _build(checkpoint, device, on_progress, bits)
     if isinstance(model, Encoder):
         raise CheckpointUnsupported("model_type", checkpoint.config["model_type"], "a model that writes text")
     return model
 
 
-def build_encoder(checkpoint: Checkpoint, device: Device, on_progress: Progress | None = None) -> Encoder:
+def build_encoder(
+    checkpoint: Checkpoint, device: Device, on_progress: Progress | None = None, bits: int | None = None
+) -> Encoder:
     """Build a model that reads texts for embeddings or scores. Otherwise as build_model."""
-    model = _build(checkpoint, device, on_progress)
+    model = _build(checkpoint, device, on_progress, bits)
     if not isinstance(model, Encoder):
         raise CheckpointUnsupported("model_type", checkpoint.config["model_type"], "a model that only reads text")
     return model
@@ -97,10 +103,12 @@ def outline(checkpoint: Checkpoint) -> Architecture:
     return model
 
 
-def _build(checkpoint: Checkpoint, device: Device, on_progress: Progress | None) -> CausalModel | Encoder:
+def _build(
+    checkpoint: Checkpoint, device: Device, on_progress: Progress | None, bits: int | None
+) -> CausalModel | Encoder:
     model: Any = outline(checkpoint)
     _expect_packed(model, checkpoint)
-    _load(model, checkpoint, device, on_progress)
+    _load(model, checkpoint, device, on_progress, bits)
     _settle(model, device)
     mx.eval(list(model.parameters().values()))
     return_freed_memory()  # what weights were before they were settled is never needed again
@@ -129,7 +137,11 @@ def _expect_packed(model: Architecture | CausalModel, checkpoint: Checkpoint) ->
 
 
 def _load(
-    model: Architecture | CausalModel, checkpoint: Checkpoint, device: Device, on_progress: Progress | None
+    model: Architecture | CausalModel,
+    checkpoint: Checkpoint,
+    device: Device,
+    on_progress: Progress | None,
+    bits: int | None,
 ) -> None:
     modules = dict(model.modules())
     missing = {name: array.shape for name, array in model.parameters().items()}
@@ -139,8 +151,24 @@ def _load(
         _check_shape(checkpoint, name, array.shape, missing.pop(name, None))
         path, _, attribute = name.rpartition(".")
         setattr(modules[path], attribute, array)
+        if bits is not None and attribute == "weight":
+            _pack(modules[path], path, bits, packed=False)
     if missing:
         raise CheckpointCorrupt(checkpoint.path.name, f"tensor {min(missing)} is missing")
+    if bits is not None:
+        for path, module in modules.items():
+            _pack(module, path, bits, packed=True)
+
+
+def _pack(module: Module, path: str, bits: int, *, packed: bool) -> None:
+    """Pack a matrix as it has been loaded, dense ones at once and packed ones when all of their arrays are there."""
+    if not isinstance(module, Weight) or (module.quantization is not None) != packed:
+        return
+    before = module.quantization
+    shape = module.weight.shape if before is None else (*module.weight.shape[:-1], module.columns)
+    wanted = allowed(Packing(bits).quantization(), path, module, shape)
+    if wanted is not None and (before is None or not stays_packed(before, wanted)):
+        module.pack_anew(wanted)
 
 
 def _counted(checkpoint: Checkpoint, device: Device, on_progress: Progress | None) -> Iterator[tuple[str, mx.array]]:

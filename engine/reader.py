@@ -47,17 +47,19 @@ def only_reads(checkpoint: Checkpoint) -> bool:
     return checkpoint.format == "safetensors" and ModelFolder(checkpoint.path).has(MODULES_FILE)
 
 
-def build_reader(checkpoint: Checkpoint, device: Device, on_progress: Progress | None = None) -> Reader:
+def build_reader(
+    checkpoint: Checkpoint, device: Device, on_progress: Progress | None = None, bits: int | None = None
+) -> Reader:
     """Build a model for which only_reads holds. Raises as build_model does."""
     checkpoint = _without_decoder(checkpoint)
     if is_encoder(checkpoint):
-        return EncoderReader(build_encoder(checkpoint, device, on_progress))
+        return EncoderReader(build_encoder(checkpoint, device, on_progress, bits))
     if _is_classifier(checkpoint):
         raise CheckpointUnsupported("architectures", checkpoint.config["architectures"], "classifiers over encoders")
     if checkpoint.config.get("is_causal") is False:
         raise CheckpointUnsupported("is_causal", False, "true for decoders")
     both_ways = checkpoint.config.get("use_bidirectional_attention") is True
-    model = build_model(_without_head(checkpoint), device, on_progress)
+    model = build_model(_without_head(checkpoint), device, on_progress, bits)
     return DecoderReader(model, checkpoint.config.get("max_position_embeddings"), both_ways=both_ways)
 
 

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     max_queue: HTTP requests that generate or wait, per model
     max_rows: sequences that run at once; the rest waits
     max_gap_ms: how long a running stream may wait for its next token while others' prompts are read
+    bits: pack weights in so many bits as they are loaded; None leaves them as they are
     kv_bits: 8 or 4 keeps keys and values quantised
     kv_gb: memory for keys and values of running requests, in 10^9 bytes; None takes what the machine has to spare
     prefix_gb: memory for those of earlier requests; None is a third of kv_gb, 0 keeps none
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
 
     max_rows: int = Field(default=16, ge=1, le=256)
     max_gap_ms: float = Field(default=200.0, ge=10)
+    bits: Literal[2, 3, 4, 5, 6, 8] | None = None
     kv_bits: Literal[4, 8] | None = None
     kv_gb: float | None = Field(default=None, gt=0)
     prefix_gb: float | None = Field(default=None, ge=0)
@@ -143,6 +145,7 @@ class Settings(BaseSettings):
         return EngineSettings(
             max_rows=self.max_rows,
             max_gap_ms=self.max_gap_ms,
+            bits=self.bits,
             kv_bits=self.kv_bits,
             kv_bytes=None if self.kv_gb is None else int(self.kv_gb * 1e9),
             prefix_bytes=None if self.prefix_gb is None else int(self.prefix_gb * 1e9),

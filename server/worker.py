@@ -177,7 +177,10 @@ def open_model(path: Path, settings: EngineSettings, on_progress: Callable[[int,
 
     if only_reads(open_checkpoint(path)):
         own = EmbedderSettings(
-            context_length=settings.context_length, kernels=settings.kernels, threads=settings.threads
+            context_length=settings.context_length,
+            bits=settings.bits,
+            kernels=settings.kernels,
+            threads=settings.threads,
         )
         return Embedder(path, own, on_progress)
     return Engine(path, settings, on_progress)

@@ -39,6 +39,32 @@ class Weight(Module):
         if quantization.mode == "affine":
             self.biases = mx.zeros((*rows, groups))
 
+    @property
+    def quantization(self) -> Quantization | None:
+        """How its loaded arrays are packed; None where they are dense."""
+        return self._quantization
+
+    @property
+    def columns(self) -> int:
+        """Values in a row."""
+        return self._shape[-1]
+
+    def pack_anew(self, quantization: Quantization) -> None:
+        """Pack loaded values, dense or packed before, in this way; at once, so that the old ones can go."""
+        values = self.weight
+        if self._quantization is not None:
+            biases = None if self.biases is None else self.biases.astype(mx.float32)
+            scales = self.scales if biases is None else self.scales.astype(mx.float32)
+            q = self._quantization
+            values = mx.dequantize(
+                self.weight, scales, biases, group_size=q.group_size, bits=q.bits, mode=q.mode, dtype=mx.float32
+            ).astype(mx.float16)
+        q = quantization
+        self.weight, self.scales, *rest = mx.quantize(values, group_size=q.group_size, bits=q.bits, mode=q.mode)
+        self.biases = rest[0] if rest else None
+        self._quantization = quantization
+        mx.eval(self.weight, self.scales, rest)
+
     def settle(self, device: Device) -> None:
         """Bring loaded arrays into the form this device computes with."""
         if device.native is not None:

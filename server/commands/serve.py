@@ -50,6 +50,10 @@ def serve(
         float | None,
         typer.Option(help="Longest pause of a stream while other prompts are read.", min=10, show_default="200"),
     ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(help="Pack weights in 8, 6, 5, 4, 3 or 2 bits as they are loaded.", show_default="as they are"),
+    ] = None,
     kv_bits: Annotated[
         int | None,
         typer.Option(help="Keep keys and values in 8 or 4 bits.", min=4, max=8, show_default="as computed"),
@@ -111,6 +115,7 @@ def serve(
         endless=endless,
         max_rows=max_rows,
         max_gap_ms=max_gap_ms,
+        bits=bits,
         kv_bits=kv_bits,
         kv_gb=kv_gb,
         prefix_gb=prefix_gb,
