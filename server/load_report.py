@@ -9,7 +9,7 @@ from server.progress import Progress, Report
 
 # A load that is over before is not worth a line.
 PATIENCE_SECONDS = 0.5
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 
 # Bytes that are read and bytes in all, while the model loads; None when it does not.
 Loading = Callable[[], tuple[int, int] | None]

@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,14 @@ from engine.errors import EngineError
 from server.binding import AddressRefused, listen, require_key_in_public
 from server.errors import ApiError
 from server.exit_codes import DONE, USAGE
+from server.load_report import report_load
 from server.registry import ModelText, Registry, ServedModel, load_text
 from server.settings import Settings
 from server.store import Store
 from server.store_errors import StoreError
 from server.stored_model import StoredModel
 from server.supervisor import WORKER_COMMAND, Limits, Supervisor
+from server.terminal import pull_report
 
 if TYPE_CHECKING:
     import socket
@@ -119,13 +122,23 @@ async def _announce_model(model: ServedModel, url: str, key: str) -> None:
     key: the option of curl that sends one
     """
     try:
-        info, _ = await asyncio.gather(model.supervisor.ready(), model.text())
+        info, _, _ = await asyncio.gather(model.supervisor.ready(), model.text(), _show_load(model))
     except (ApiError, EngineError) as error:
         _say(f"{model.name} cannot be used: {error}")
     else:
         _say(_model_lines(model.name, info))
         route, body = _EXAMPLES.get(info["kind"], _CHAT)
         _say(f"Try it:\n  curl {url}/{route}{key} -d {shlex.quote(json.dumps({'model': model.name} | body))}")
+
+
+async def _show_load(model: ServedModel) -> None:
+    """A bar on a terminal, lines elsewhere, for a load that takes its time."""
+
+    def loading() -> tuple[int, int] | None:
+        health = model.supervisor.health
+        return (health.done_bytes, health.total_bytes) if health.state == "loading" else None
+
+    await report_load(loading, partial(pull_report, model.name))
 
 
 def _model_lines(name: str, info: Mapping[str, Any]) -> str:
