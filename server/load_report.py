@@ -15,12 +15,17 @@ _POLL_SECONDS = 0.05
 Loading = Callable[[], tuple[int, int] | None]
 
 
-async def report_load(loading: Loading, reporting: Callable[[], AbstractContextManager[Report]]) -> None:
+async def report_load(
+    loading: Loading,
+    reporting: Callable[[], AbstractContextManager[Report]],
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> None:
     """Report until the model is loaded, or cannot be.
 
     reporting: opens what shows the reports, once there is something to show
+    patience_seconds: for how long nothing is shown
     """
-    patient_until = monotonic() + PATIENCE_SECONDS
+    patient_until = monotonic() + patience_seconds
     while monotonic() < patient_until:
         if loading() is None:
             return
