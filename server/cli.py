@@ -1,6 +1,7 @@
 """The command `bramley`: arguments in, exit codes out. What the commands do is in server/commands/."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -18,9 +19,22 @@ app = typer.Typer(
 )
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from server.version import VERSION
+
+        typer.echo(VERSION)
+        raise typer.Exit
+
+
 @app.callback()
-def bramley() -> None:
+def bramley(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
     """A local inference server with an OpenAI-compatible HTTP API, on Apple's MLX."""
+    del version  # its callback has done it
 
 
 def main() -> int:

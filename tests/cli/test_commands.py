@@ -15,6 +15,7 @@ import typer.main
 
 from server.cli import app
 from server.commands import WHERE
+from server.exit_codes import INTERRUPTED
 from server.local_source import LocalSource
 from server.settings import Settings
 
@@ -179,6 +180,7 @@ def test_damaged_file_has_an_exit_code_of_its_own(bramley, tmp_path):
 
 
 def test_version_names_what_runs(bramley):
+    assert json.loads(bramley("version", "--json").stdout)["bramley"] == bramley("--version").stdout.strip()
     lines = dict(line.split(" ", 1) for line in bramley("version").stdout.splitlines() if " " in line)
     assert {"bramley", "python", "mlx"} <= set(lines)
 
@@ -212,6 +214,6 @@ def test_interrupted_pull_leaves_nothing_running(environment, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
     silent.close()
-    assert process.returncode != 0
+    assert process.returncode == INTERRUPTED
     assert "Traceback" not in errors
     assert not pip.is_running()
