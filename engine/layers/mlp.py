@@ -20,11 +20,15 @@ class GatedMLP(Branch):
         self._activation = activation
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(self._widen.gate(x, self._activation))
+        return self.down_proj(self.inner(x))
+
+    def inner(self, x: mx.array, norm: Norm | None = None) -> mx.array:
+        """What stands between the projections, for norm(x): (..., inner_size)."""
+        return self._widen.gate(x, self._activation, norm)
 
     def onto(self, x: mx.array, norm: Norm) -> mx.array:
         """x + self(norm(x))."""
-        return self._narrow.onto(x, self._widen.gate(x, self._activation, norm))
+        return self._narrow.onto(x, self.inner(x, norm))
 
 
 class MLP(Module):

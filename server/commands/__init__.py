@@ -25,6 +25,7 @@ WHERE = {
     "stop": "running.stop",
     "quantize": "weights.quantize",
     "convert": "weights.convert",
+    "prune": "prune.prune",
     "eval": "evaluate.evaluate",
     "doctor": "doctor.doctor",
     "connect": "connect.connect",

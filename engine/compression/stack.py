@@ -1,0 +1,48 @@
+"""The layers of a loaded decoder as a list that can be watched and shortened. Knows no family."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from engine.compression.errors import ModelUnfit
+from engine.layers.module import Module
+
+_NAMES = ("layers", "h")
+
+
+def layers_of(model: Any, name: str) -> list[Any]:
+    """The list that the model goes through, itself: what is changed in it changes the model. Raises ModelUnfit."""
+    found = [
+        value
+        for _, module in model.modules()
+        for attribute in _NAMES
+        if isinstance(value := vars(module).get(attribute), list) and value and isinstance(value[0], Module)
+    ]
+    if len(found) != 1:
+        raise ModelUnfit(name, "has not one stack of layers, so that none can be left out")
+    return found[0]
+
+
+@contextmanager
+def replaced(layers: list[Any], make: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Have others in the layers' places within the block. make: from a layer's place and the layer."""
+    own = list(layers)
+    layers[:] = [make(place, layer) for place, layer in enumerate(own)]
+    try:
+        yield
+    finally:
+        layers[:] = own
+
+
+@contextmanager
+def parts_replaced(layers: list[Any], attribute: str, make: Callable[[Any], Any]) -> Iterator[list[Any]]:
+    """Have others in the places of one part of every layer; gives those others."""
+    own = [getattr(layer, attribute) for layer in layers]
+    others = [make(part) for part in own]
+    for layer, other in zip(layers, others, strict=True):
+        setattr(layer, attribute, other)
+    try:
+        yield others
+    finally:
+        for layer, part in zip(layers, own, strict=True):
+            setattr(layer, attribute, part)

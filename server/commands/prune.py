@@ -1,0 +1,58 @@
+"""The command that makes a model smaller by leaving parts of it out."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from server.commands.options import AsJson, ModelName, ModelsDir, settings_of
+
+Only = Literal["mlp", "attention"]
+
+
+def prune(
+    model: ModelName,
+    output: Annotated[
+        Path, typer.Argument(help="Folder for the new model; it must not be there yet.", show_default=False)
+    ],
+    keep_layers: Annotated[
+        int | None, typer.Option(help="How many layers stay: those that change most.", show_default="all")
+    ] = None,
+    sparsity: Annotated[
+        float, typer.Option(help="Share of each layer's neurons and groups of heads to leave out, 0 to 0.95.")
+    ] = 0.0,
+    only: Annotated[
+        Only | None, typer.Option(help="Where the sparsity applies: mlp or attention.", show_default="both")
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="A text in UTF-8 to measure on.", show_default="61 kB of a novel, which comes along"),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of the text to read.", min=2)] = 8192,
+    as_json: AsJson = False,
+    models_dir: ModelsDir = None,
+) -> None:
+    """Write a smaller copy of a model, without the layers, neurons and heads that matter least on a text.
+
+    What stays is copied as it is, packed weights too. `bramley distill` teaches the copy what it has lost.
+    """
+    from engine.compression.prune import PruningSettings, prune
+    from engine.compression.texts import read_text
+    from engine.device import prepare_device
+    from server.commands.find import model_here, store_of
+    from server.pruning_report import as_json_text, show
+    from server.terminal import say
+    from server.work_terminal import work_report
+
+    settings = settings_of(models_dir=models_dir)
+    content = read_text(text, "calibration")
+    source = model_here(model, store_of(settings))
+    parts: tuple[Only, ...] = ("mlp", "attention") if only is None else (only,)
+    choice = PruningSettings(keep_layers, sparsity, parts, max_tokens=max_tokens)
+    device = prepare_device(settings.kernels, settings.threads)
+    with work_report(source.id) as report:
+        pruned = prune(source.path, output.expanduser(), content, choice, device, report)
+    if as_json:
+        say(as_json_text(pruned, output))
+    else:
+        show(pruned, source.id, output)
