@@ -26,6 +26,7 @@ class Device:
     blas: library behind dense products on the CPU
     kernels: name of the native kernels in use, or why there are none; "" on Metal
     native: the kernels themselves
+    expands: packed weights become dense float32 where no kernel reads them
     """
 
     kind: Literal["metal", "cpu"]
@@ -33,6 +34,7 @@ class Device:
     blas: str
     kernels: str
     native: Any = field(default=None, compare=False)
+    expands: bool = False
 
     def in_precision(self, array: mx.array) -> mx.array:
         """A float array in the precision of this device."""
@@ -69,12 +71,12 @@ def prepare_device(kernels: Kernels = "native", threads: int | None = None) -> D
     mx.set_default_device(mx.Device(mx.cpu))
     mx.set_cache_limit(_CPU_CACHE_BYTES)
     if kernels == "off":
-        return Device("cpu", mx.float32, _BLAS, "off")
+        return Device("cpu", mx.float32, _BLAS, "off", expands=True)
     try:
         native = load_kernels(kernels, threads=threads)
     except KernelsUnavailable as unavailable:
-        return Device("cpu", mx.float32, _BLAS, f"none: {unavailable.reason}")
-    return Device("cpu", mx.float32, _BLAS, f"{native.path}, {native.threads()} threads", native)
+        return Device("cpu", mx.float32, _BLAS, f"none: {unavailable.reason}", expands=True)
+    return Device("cpu", mx.float32, _BLAS, f"{native.path}, {native.threads()} threads", native, expands=True)
 
 
 def return_freed_memory() -> None:

@@ -1,9 +1,9 @@
 """Which exit code an error of the engine ends a command with: one table."""
 
-from engine.compression.errors import TextUnusable, TrainingDiffers
+from engine.compression.errors import TextUnusable, TrainingDiffers, TrainingStopped
 from engine.conversion.errors import ChoiceInvalid, OutputBusy, OutputExists, OutputFull
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported, EngineError, ParameterInvalid
-from server.exit_codes import BUSY, CORRUPT, DISK_FULL, FAILURE, UNSUPPORTED, USAGE
+from server.exit_codes import BUSY, CORRUPT, DISK_FULL, FAILURE, INTERRUPTED, UNSUPPORTED, USAGE
 
 _CODES: dict[type[EngineError], int] = {
     ChoiceInvalid: USAGE,
@@ -12,6 +12,7 @@ _CODES: dict[type[EngineError], int] = {
     TrainingDiffers: USAGE,
     CheckpointCorrupt: CORRUPT,
     TextUnusable: CORRUPT,
+    TrainingStopped: INTERRUPTED,
     CheckpointUnsupported: UNSUPPORTED,
     OutputFull: DISK_FULL,
     OutputBusy: BUSY,

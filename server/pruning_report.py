@@ -1,7 +1,6 @@
 """What was pruned, as people and programs read it."""
 
 from dataclasses import asdict
-from pathlib import Path
 
 import msgspec
 
@@ -10,7 +9,7 @@ from server.store_errors import megabytes
 from server.terminal import say
 
 
-def show(pruned: Pruned, name: str, output: Path) -> None:
+def show(pruned: Pruned, name: str, output: str) -> None:
     """A few lines: what went, and what is left."""
     if pruned.influence:
         removed = set(pruned.removed_layers)
@@ -25,10 +24,10 @@ def show(pruned: Pruned, name: str, output: Path) -> None:
         say(f"Groups of heads in each layer: {pruned.kv_heads[0]} to {pruned.kv_heads[1]}.")
     parameters, sizes = pruned.num_parameters, pruned.num_bytes
     say(f"Parameters: {parameters[0] / 1e6:,.1f} M to {parameters[1] / 1e6:,.1f} M.")
-    say(f"{output} is written: {megabytes(sizes[1])}; {name} has {megabytes(sizes[0])}.")
+    say(f"{output} is here: {megabytes(sizes[1])}; {name} has {megabytes(sizes[0])}.")
 
 
-def as_json_text(pruned: Pruned, output: Path) -> str:
+def as_json_text(pruned: Pruned, output: str) -> str:
     """Everything that is known of it. Pairs are before and after; sizes in bytes."""
-    value = asdict(pruned) | {"output": str(output)}
+    value = asdict(pruned) | {"output": output}
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

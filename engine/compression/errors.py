@@ -6,6 +6,7 @@ CompressionError (an EngineError)
 ├── ModelUnfit           this family, or this form of weights, is not one that can be worked on
 ├── OutputNotFinite      the model's output is no number
 ├── TrainingDiverged     the loss is no number any more
+├── TrainingStopped      it was asked to end; what it has done is saved
 ├── TrainingDiffers      what an interrupted run has left was begun with other settings
 └── MemoryTooSmall       the machine has less memory than training needs
 """
@@ -55,6 +56,15 @@ class TrainingDiverged(CompressionError):
         super().__init__(
             f"the loss is not a finite number at step {step}: a lower learning rate than {learning_rate:g} helps"
         )
+        self.step = step
+
+
+class TrainingStopped(CompressionError):
+    """Training was asked to end. The step it has reached is saved."""
+
+    def __init__(self, step: int) -> None:
+        done = f"after step {step}; the same command goes on from there" if step else "before its first step"
+        super().__init__(f"training has ended {done}")
         self.step = step
 
 

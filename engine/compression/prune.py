@@ -5,6 +5,7 @@ Weights that stay are copied as they are, packed ones too: nothing is computed o
 
 from engine.compression.decoder import LoadedDecoder, load_decoder  # isort: skip  # first: loads the BLAS before mlx
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -22,11 +23,12 @@ from engine.compression.progress import Progress, Report, unheard
 from engine.compression.pruned_config import pruned_config
 from engine.compression.stack import layers_of
 from engine.compression.texts import Text, cut_windows
-from engine.conversion.errors import ChoiceInvalid
+from engine.conversion.errors import ChoiceInvalid, OutputExists
 from engine.conversion.folder_writer import TensorSpec, writing
 from engine.conversion.packing import packed_specs, unpack
 from engine.conversion.plan import Matrix, Plan
 from engine.conversion.rewrite import files_of, new_config
+from engine.conversion.tensor_reader import TensorReader
 from engine.device import Device
 from engine.errors import CheckpointUnsupported
 from engine.model import outline
@@ -77,6 +79,8 @@ def prune(
 
     Raises CheckpointError, ConversionError and CompressionError.
     """
+    if os.path.lexists(target):
+        raise OutputExists(target.name)
     _check(settings)
     decoder = load_decoder(
         source, device, lambda done, total: report(Progress("loading", done // 10**6, total // 10**6, "MB"))
@@ -84,7 +88,7 @@ def prune(
     num_layers = len(layers_of(decoder.model, decoder.name))
     if settings.keep_layers is not None and not 1 <= settings.keep_layers <= num_layers:
         raise ChoiceInvalid("keep-layers", f"{settings.keep_layers} is not between 1 and {num_layers}, the model's own")
-    plan = Plan(decoder.checkpoint)
+    plan = Plan(TensorReader(decoder.checkpoint))
     window = min(settings.window_tokens, decoder.context_length or settings.window_tokens)
     windows = cut_windows(text, decoder.tokenizer, window, settings.max_tokens)
     influence: list[float] = []

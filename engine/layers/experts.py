@@ -64,7 +64,8 @@ def choose_experts(router_logits: mx.array, num_chosen: int, *, renormalise: boo
     Returns expert numbers and weights, both (tokens, num_chosen).
     """
     probabilities = mx.softmax(router_logits.astype(mx.float32), axis=-1, precise=True)
-    experts = mx.argpartition(-probabilities, num_chosen - 1, axis=-1)[:, :num_chosen]
+    # The choice has no slope; the weights of what is chosen have.
+    experts = mx.stop_gradient(mx.argpartition(-probabilities, num_chosen - 1, axis=-1)[:, :num_chosen])
     weights = mx.take_along_axis(probabilities, experts, axis=-1)
     if renormalise:
         weights = weights / mx.sum(weights, axis=-1, keepdims=True)

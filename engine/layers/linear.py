@@ -71,7 +71,7 @@ class Weight(Module):
             self._pack(device.native)
         elif self._quantization is None:
             self.weight = device.in_precision(self.weight)
-        elif device.kind == "cpu":
+        elif device.expands:
             self._expand()
         elif self.biases is not None:
             self.scales = device.in_precision(self.scales)

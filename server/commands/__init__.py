@@ -26,6 +26,7 @@ WHERE = {
     "quantize": "weights.quantize",
     "convert": "weights.convert",
     "prune": "prune.prune",
+    "distill": "distill.distill",
     "eval": "evaluate.evaluate",
     "doctor": "doctor.doctor",
     "connect": "connect.connect",

@@ -6,15 +6,13 @@ from typing import Annotated, Literal
 import typer
 
 from server.commands.options import AsJson, ModelName, ModelsDir, settings_of
+from server.commands.weights import Output
 
 Only = Literal["mlp", "attention"]
 
 
 def prune(
     model: ModelName,
-    output: Annotated[
-        Path, typer.Argument(help="Folder for the new model; it must not be there yet.", show_default=False)
-    ],
     keep_layers: Annotated[
         int | None, typer.Option(help="How many layers stay: those that change most.", show_default="all")
     ] = None,
@@ -29,6 +27,7 @@ def prune(
         typer.Option(help="A text in UTF-8 to measure on.", show_default="61 kB of a novel, which comes along"),
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens of the text to read.", min=2)] = 8192,
+    output: Output = None,
     as_json: AsJson = False,
     models_dir: ModelsDir = None,
 ) -> None:
@@ -39,20 +38,24 @@ def prune(
     from engine.compression.prune import PruningSettings, prune
     from engine.compression.texts import read_text
     from engine.device import prepare_device
-    from server.commands.find import model_here, store_of
+    from server.commands.find import store_of
+    from server.new_model import name_after, new_model, source_of
     from server.pruning_report import as_json_text, show
     from server.terminal import say
     from server.work_terminal import work_report
 
     settings = settings_of(models_dir=models_dir)
-    content = read_text(text, "calibration")
-    source = model_here(model, store_of(settings))
+    content, store = read_text(text, "calibration"), store_of(settings)
+    source = source_of(model, store)
     parts: tuple[Only, ...] = ("mlp", "attention") if only is None else (only,)
     choice = PruningSettings(keep_layers, sparsity, parts, max_tokens=max_tokens)
     device = prepare_device(settings.kernels, settings.threads)
-    with work_report(source.id) as report:
-        pruned = prune(source.path, output.expanduser(), content, choice, device, report)
+    with (
+        new_model(output or name_after(source, "pruned"), store, source, "pruned") as target,
+        work_report(source.id) as report,
+    ):
+        pruned = prune(source.path, target.path, content, choice, device, report)
     if as_json:
-        say(as_json_text(pruned, output))
+        say(as_json_text(pruned, target.name))
     else:
-        show(pruned, source.id, output)
+        show(pruned, source.id, target.name)

@@ -21,13 +21,13 @@ def _without_kernels(environment):
 
 def test_a_pruned_model_is_said_to_be_smaller_and_can_be_measured(bramley, readable, text, tmp_path):
     output = tmp_path / "smaller"
-    result = bramley("prune", readable("llama"), output, "--keep-layers", 2, "--text", text)
+    result = bramley("prune", readable("llama"), "-o", output, "--keep-layers", 2, "--text", text)
     assert result.returncode == 0, result.stderr
     assert "Layers: 3 to 2, without" in result.stdout
     assert "  removed" in result.stdout
     measured = bramley("eval", output, "--text", text, "--window", 64)
     assert measured.returncode == 0, measured.stderr
-    again = bramley("prune", output, tmp_path / "narrow", "--sparsity", 0.5, "--text", text, "--json")
+    again = bramley("prune", output, "-o", tmp_path / "narrow", "--sparsity", 0.5, "--text", text, "--json")
     found = json.loads(again.stdout)
     assert found["inner_size"] == [80, 32]
     assert found["kv_heads"] == [2, 1]
@@ -45,7 +45,7 @@ def test_a_pruned_model_is_said_to_be_smaller_and_can_be_measured(bramley, reada
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_an_exit_code(bramley, readable, tmp_path, options, code, words):
-    result = bramley("prune", readable("llama"), tmp_path / "smaller", *options)
+    result = bramley("prune", readable("llama"), "-o", tmp_path / "smaller", *options)
     assert result.returncode == code
     assert words in result.stderr
     assert "Traceback" not in result.stderr
@@ -58,7 +58,16 @@ def test_a_damaged_source_is_said_so(bramley, readable, tmp_path, text):
     shutil.copytree(readable("llama"), tmp_path / "damaged")
     weights = tmp_path / "damaged" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    result = bramley("prune", tmp_path / "damaged", tmp_path / "out", "--keep-layers", 2, "--text", text)
+    result = bramley("prune", tmp_path / "damaged", "-o", tmp_path / "out", "--keep-layers", 2, "--text", text)
     assert result.returncode == 3
     assert "damaged" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_without_an_output_the_result_is_in_the_store(bramley, readable, text):
+    result = bramley("prune", readable("llama"), "--keep-layers", 2, "--text", text)
+    assert result.returncode == 0, result.stderr
+    assert bramley("ls").stdout.split("\t")[0] == "llama-pruned"
+    again = bramley("prune", readable("llama"), "--keep-layers", 2, "--text", text)
+    assert again.returncode != 0
+    assert "llama-pruned" in again.stderr
