@@ -109,7 +109,7 @@ def _forms(matrix: Matrix) -> list[Quantization]:
     module = matrix.module
     if module is None:
         return []
-    return [form for form in FORMS if allowed(form, matrix.own, module, matrix.shape) == form]
+    return [form for form in FORMS if allowed(form, matrix.own, module, matrix.shape) is not None]
 
 
 def _packed_bytes(matrix: Matrix, how: Quantization, dtype: mx.Dtype | None) -> int:

@@ -3,7 +3,8 @@
 - A matrix is packed along its rows, so its columns have to be a multiple of the group size; others stay as they are.
 - Routers of experts, tables of positions and of kinds of text, relative distances, and classifiers stay as they are:
   they are small, and an error there changes a choice instead of a number.
-- Token vectors and the output head get at least 4 bits, whatever is asked for.
+- Token vectors and the output head get at least 6 bits in affine mode, whatever is asked for: they are in use for every
+  token, and an error there is an error of the predictions themselves.
 - What is packed already, in as few bits as asked for or fewer, stays as it is.
 """
 
@@ -27,7 +28,7 @@ _KEPT = re.compile(
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|decoder_head)$")
 _BETTER = re.compile(r"(^|\.)(v_proj|down_proj)$")
 _NUMBERED = re.compile(r"(?:^|\.)(?:layers|layer|h|block)\.(\d+)\.")
-_SMALLEST_VOCABULARY_BITS = 4
+_SMALLEST_VOCABULARY_BITS = 6
 # Fewer and more bits of mlx-lm's mixtures.
 MIXTURES = {"mixed_2_6": (2, 6), "mixed_3_4": (3, 4), "mixed_3_6": (3, 6), "mixed_4_6": (4, 6)}
 
@@ -88,7 +89,7 @@ def allowed(quantization: Quantization, path: str, module: Weight, shape: tuple[
     role = role_of(path, module)
     if role == "kept" or len(shape) < 2 or shape[-1] % quantization.group_size:
         return None
-    if role == "vocabulary" and quantization.bits < _SMALLEST_VOCABULARY_BITS:
+    if role == "vocabulary" and quantization.mode == "affine" and quantization.bits < _SMALLEST_VOCABULARY_BITS:
         return Quantization(_SMALLEST_VOCABULARY_BITS, quantization.group_size, quantization.mode)
     return quantization
 

@@ -49,7 +49,7 @@ def quantize(
     """Write a copy of a model in fewer bits, as an MLX folder.
 
     Routers of experts, tables of positions and classifiers stay as they are, token vectors and the output head get at
-    least 4 bits, and so does what has columns that the group size does not divide. What is packed in as few bits
+    least 6 bits, and so does what has columns that the group size does not divide. What is packed in as few bits
     already is taken over.
     """
     from engine.conversion.errors import ChoiceInvalid
