@@ -17,6 +17,8 @@ Message = dict[str, Any]
 
 _NO_SCHEMA: dict[str, Any] = {"type": "object", "properties": {}}
 _IMAGE_IN_RESULT = "[image]"
+# What errors of a chat are about, in this API's words.
+_NAMES = {"response_format": "output_config.format", "thinking_token_budget": "thinking.budget_tokens"}
 _BILLING = re.compile(r"\Ax-anthropic-billing-header:[^\n]*\n?")
 
 
@@ -31,17 +33,18 @@ def chat_request(body: MessageFields) -> ChatCompletionRequest:
         "tool_choice": _tool_choice(body, tools),
         "parallel_tool_calls": not body.tool_choice.disable_parallel_tool_use,
         "stop": [*body.stop_sequences, *body.stop],
-        "response_format": _response_format(body),
+        **_response_format(body),
         **_thinking(body),
     }
-    return as_chat(body, "messages", fields, {"response_format": "output_config.format"})
+    return as_chat(body, "messages", fields, _NAMES)
 
 
-def _response_format(body: MessageFields) -> dict[str, Any] | None:
+def _response_format(body: MessageFields) -> dict[str, Any]:
     given = body.output_config.format
     if given is None:
-        return None
-    return {"type": "json_schema", "json_schema": {"name": "output", "schema": given.json_schema, "strict": True}}
+        return {}
+    schema = {"name": "output", "schema": given.json_schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 def _thinking(body: MessageFields) -> dict[str, Any]:
@@ -50,9 +53,11 @@ def _thinking(body: MessageFields) -> dict[str, Any]:
     if kind == "disabled":
         return {"reasoning": {"enabled": False}, "chat_template_kwargs": body.chat_template_kwargs}
     variables = {"enable_thinking": True, "thinking": True} if kind else {}
+    budget = body.thinking.budget_tokens if body.thinking else None
     return {
         "reasoning_effort": body.output_config.effort,
         "chat_template_kwargs": {**variables, **body.chat_template_kwargs},
+        **({} if budget is None else {"thinking_token_budget": budget}),
     }
 
 

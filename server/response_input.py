@@ -70,20 +70,20 @@ def chat_request(body: ResponseRequest, items: Sequence[Item]) -> ChatCompletion
         "logprobs": "message.output_text.logprobs" in body.include or body.top_logprobs > 0,
         "top_logprobs": body.top_logprobs,
         "reasoning_effort": body.reasoning.effort,
-        "response_format": _response_format(body.text.format),
         "chat_template_kwargs": body.chat_template_kwargs,
+        **_response_format(body.text.format),
     }
     return as_chat(body, "input", fields, {"response_format": "text.format"})
 
 
-def _response_format(given: Item) -> Item | None:
+def _response_format(given: Item) -> Item:
     """The format as a chat has it: what describes a schema lies one level deeper there."""
     kind = given.get("type", "text")
     if kind == "text":
-        return None
+        return {}
     if kind != "json_schema":
-        return given
-    return {"type": kind, kind: {key: value for key, value in given.items() if key != "type"}}
+        return {"response_format": given}
+    return {"response_format": {"type": kind, kind: {key: value for key, value in given.items() if key != "type"}}}
 
 
 def conversation_messages(items: Iterable[Item]) -> list[Item]:

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
 from server.errors import ThreadUnsupported
-from server.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOPS, MAX_TEMPLATE_VARIABLES, MAX_TOOLS
+from server.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOPS, MAX_TEMPLATE_VARIABLES, MAX_TOKENS, MAX_TOOLS
 from server.schemas.base import Name, Refusals, Text, WireModel
 from server.schemas.chat import Effort, TemplateVariable
 from server.schemas.sampling import SAMPLING_REFUSED, SamplingFields, Stop
@@ -24,9 +24,14 @@ class InputMessage(WireModel):
 
 
 class Thinking(WireModel):
-    """Whether the model thinks first. `display`: "omitted" leaves the thought out of the answer."""
+    """Whether the model thinks first.
+
+    budget_tokens: the thought ends after so many tokens, if it has not before
+    display: "omitted" leaves the thought out of the answer
+    """
 
     type: Literal["enabled", "adaptive", "disabled"] = "enabled"
+    budget_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
     display: Literal["summarized", "omitted"] = "summarized"
 
 

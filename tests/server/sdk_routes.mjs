@@ -37,6 +37,17 @@ async function chatHolds() {
   }
 }
 
+async function parsedHolds() {
+  const rome = script('{"city": "Rome"}');
+  const format = { type: "json_schema", json_schema: { name: "place", schema, strict: true } };
+  const messages = [{ role: "user", content: rome }];
+  const whole = await client.chat.completions.parse({ model: MODEL, messages, response_format: format });
+  assert.equal(JSON.parse(whole.choices[0].message.content).city, "Rome");
+  const text = { format: { type: "json_schema", name: "place", schema, strict: true } };
+  const response = await client.responses.parse({ model: MODEL, input: rome, text });
+  assert.equal(response.output_parsed.city, "Rome");
+}
+
 async function responsesHold() {
   const input = script(`<think>hm</think>I look.${CALL}`);
   const tools = [{ type: "function", ...named, strict: false }];
@@ -94,6 +105,7 @@ async function all(stream) {
 }
 
 await chatHolds();
+await parsedHolds();
 await responsesHold();
 await othersHold();
 await errorsHold();

@@ -9,6 +9,7 @@ import json
 import sys
 
 import openai
+import pydantic
 
 MODEL = "org/fake"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -17,6 +18,10 @@ TOOL = {"type": "function", "function": FUNCTION}
 FLAT_TOOL = {"type": "function", **FUNCTION, "strict": False}
 CALL = '<tool_call>{"name": "get_weather", "arguments": {"city": "Paris"}}</tool_call>'
 USAGE = {"include_usage": True}
+
+
+class Place(pydantic.BaseModel):
+    city: str
 
 
 def main(writer: str, reader: str, busy: str) -> None:
@@ -61,6 +66,8 @@ def chat_holds(client: openai.OpenAI) -> None:
     messages += [whole.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": result}]
     last = client.chat.completions.create(model=MODEL, messages=messages, tools=[TOOL])
     assert last.choices[0].message.content == "It is sunny in Paris."
+    parsed = client.chat.completions.parse(model=MODEL, messages=[user('{"city": "Rome"}')], response_format=Place)
+    assert parsed.choices[0].message.parsed == Place(city="Rome")
     several = client.chat.completions.create(model=MODEL, messages=[user("ab")], n=2, logprobs=True, top_logprobs=1)
     assert [choice.message.content for choice in several.choices] == ["ab", "ab"]
     assert [entry.token for entry in several.choices[1].logprobs.content] == ["a", "b"]
@@ -93,8 +100,14 @@ def responses_hold(client: openai.OpenAI) -> None:
     assert [item.type for item in client.responses.input_items.list(last.id)] == ["function_call_output"]
     client.responses.delete(last.id)
     failing(openai.NotFoundError, lambda: client.responses.retrieve(last.id))
-    parsed = client.responses.parse(model=MODEL, input=script("plain"))
-    assert parsed.output_parsed is None
+    parsed = client.responses.parse(model=MODEL, input=script('{"city": "Rome"}'), text_format=Place)
+    assert parsed.output_parsed == Place(city="Rome")
+    with client.responses.stream(model=MODEL, input=script('{"city": "Rome"}'), text_format=Place) as stream:
+        assert stream.get_final_response().output_parsed == Place(city="Rome")
+    tools = [openai.pydantic_function_tool(Place, name="get_weather")]
+    forced = {"tools": tools, "tool_choice": "required"}
+    completion = client.chat.completions.parse(model=MODEL, messages=[user(CALL)], **forced)
+    assert completion.choices[0].message.tool_calls[0].function.parsed_arguments == Place(city="Paris")
 
 
 def decisions_hold(client: openai.OpenAI) -> None:

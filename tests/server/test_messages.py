@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import anthropic
+import pydantic
 import pytest
 
 REAL = Path(__file__).with_name("real_serve.py")
@@ -14,6 +15,10 @@ TOOL = {
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
 CALL = '<tool_call>{"name": "get_weather", "arguments": {"city": "Paris"}}</tool_call>'
+
+
+class Place(pydantic.BaseModel):
+    city: str
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +231,13 @@ def test_thinking_is_switched_on_and_off(sdk):
     assert shown(sdk)["variables"] == {}
 
 
+def test_a_thought_has_a_budget(sdk):
+    thinking = {"type": "enabled", "budget_tokens": 1234}
+    messages = [{"role": "user", "content": json.dumps({"say_sampling": True})}]
+    answer = sdk.messages.create(model="org/fake", max_tokens=3000, messages=messages, thinking=thinking)
+    assert "1234" in json.dumps(json.loads(answer.content[0].text)["grammar"])
+
+
 def test_an_answer_that_is_begun_is_gone_on_with(sdk):
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": [text("I think")]}]
     answer = sdk.messages.create(model="org/fake", max_tokens=500, messages=messages)
@@ -241,6 +253,18 @@ def test_a_prompt_is_counted_as_it_is_read(sdk):
     usage = sdk.messages.create(**request, max_tokens=9).usage
     assert count.input_tokens == usage.input_tokens + usage.cache_read_input_tokens
     assert count.model_dump() == {"input_tokens": count.input_tokens}
+
+
+def test_an_answer_of_a_shape_is_read_by_the_client(server, sdk):
+    request = {"model": "org/fake", "max_tokens": 99, "messages": script('{"city": "Rome"}'), "output_format": Place}
+    assert sdk.messages.parse(**request).parsed_output == Place(city="Rome")
+    with sdk.messages.stream(**request) as stream:
+        assert stream.get_final_message().parsed_output == Place(city="Rome")
+    bad = {"type": "json_schema", "schema": {"type": "object", "$ref": "http://elsewhere.example/schema"}}
+    with server.client() as client:
+        body = {"messages": script("x"), "output_config": {"format": bad}}
+        message = check_error(client.post("/v1/messages", json=body), 400, "invalid_request_error")["message"]
+    assert "output_config.format" in message
 
 
 def test_a_tool_loop_of_the_client_ends(sdk):
@@ -375,3 +399,14 @@ def test_the_starter_model_answers(launch, starter_model):
             model="smollm2-135m", max_tokens=20, messages=begun, extra_body={"temperature": 0}
         ) as stream:
             assert "".join(stream.text_stream).strip() == "is Paris."
+        # What is asked for is enforced: at temperature 1 this model would not do it by itself.
+        request = {"model": "smollm2-135m", "max_tokens": 200, "extra_body": {"temperature": 1, "seed": 7}}
+        schema = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+        output = {"format": {"type": "json_schema", "schema": schema | {"additionalProperties": False}}}
+        shaped = sdk.messages.create(messages=question, output_config=output, **request)
+        assert json.loads(shaped.content[0].text)["city"] in ("Paris", "Rome")
+        tool = {"name": "look_up", "input_schema": schema}
+        for choice in ({"type": "any"}, {"type": "tool", "name": "look_up"}):
+            called = sdk.messages.create(messages=question, tools=[tool], tool_choice=choice, **request)
+            assert [block.name for block in called.content if block.type == "tool_use"]
+            assert called.content[-1].input["city"] in ("Paris", "Rome")

@@ -319,3 +319,15 @@ def test_the_starter_model_answers(launch, starter_model):
             events = list(stream)
         check_order(events)
         assert events[-1].response.usage.input_tokens > first.usage.total_tokens
+        # What is asked for is enforced: at temperature 1 this model would not do it by itself.
+        request = {"model": "smollm2-135m", "input": "Where is it warm?", "max_output_tokens": 200}
+        schema = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+        shape = {"type": "json_schema", "name": "place", "schema": schema, "strict": True}
+        shaped = sdk.responses.create(text={"format": shape}, **request)
+        assert json.loads(shaped.output_text)["city"] in ("Paris", "Rome")
+        assert shaped.text.format.name == "place"
+        tools = [{"type": "function", "name": "look_up", "parameters": schema}, PATCH]
+        for name, choice in (("look_up", "required"), ("apply_patch", {"type": "custom", "name": "apply_patch"})):
+            offered = [tool for tool in tools if tool["name"] == name] if choice == "required" else tools
+            called = sdk.responses.create(tools=offered, tool_choice=choice, **request)
+            assert [item.name for item in called.output if item.type.endswith("call")][:1] == [name]
