@@ -18,9 +18,10 @@ from pathlib import Path
 from client import Server
 from own import ROOT, own
 from peers import peer
+from prompts import Prompts, Sizes
 from rich.console import Console
 from rich.table import Table
-from scenarios import SCENARIOS, Prompts, Sizes
+from scenarios import SCENARIOS
 
 
 def main() -> None:

@@ -81,6 +81,10 @@ class Server:
         self._restart = restart
         self._timeout_seconds = timeout_seconds
 
+    @cached_property
+    def _chats(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(timeout=self._timeout_seconds)
+
     async def prepare(self) -> None:
         """Find the model's name where none was given, and let the server warm up."""
         if self.model is None:
@@ -139,6 +143,13 @@ class Server:
     async def _line(self, reader: asyncio.StreamReader) -> bytes:
         async with asyncio.timeout(self._timeout_seconds):
             return await reader.readline()
+
+    async def chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The whole reply to a chat request."""
+        reply = await self._chats.post(f"{self.base_url}/chat/completions", json={"model": self.model, **body})
+        if reply.status_code != httpx.codes.OK:
+            raise SystemExit(f"{self.base_url} answered {reply.status_code}: {reply.text[:300]}")
+        return reply.json()
 
     async def complete_all(self, prompts: list[str], max_tokens: int) -> list[Timing]:
         """All at once."""

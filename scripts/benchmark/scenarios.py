@@ -1,52 +1,15 @@
 """What is measured, one function per figure or two. Prompts are new in every round, so that no cache warms them."""
 
 import asyncio
-import random
-import re
-from dataclasses import dataclass
 from itertools import pairwise
 
 from client import Server, Timing
-
-_WORDS = re.findall(
-    r"\w+",
-    "river stone window garden letter silver morning paper village winter engine harbour candle forest bridge "
-    "music summer kitchen mountain station evening captain island weather teacher market shadow feather copper",
-)
+from prompts import Prompts, Sizes
+from structured import structured
 
 _OUTLASTING_TOKENS = 1500
 _STEADY_TOKENS = 8
 _SETTLING_SECONDS = 1.0  # until a server has noticed that its clients are gone
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Lengths in tokens, counts in streams."""
-
-    tokens: int
-    prompt_tokens: int
-    long_prompt_tokens: int
-    streams: int
-
-
-class Prompts:
-    """English-looking text of about a given number of tokens, different every time."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)  # text, not a secret
-        self._tokens_per_word = 1.0
-
-    async def calibrate(self, server: Server) -> None:
-        """Learn how many tokens this server's tokenizer makes of a word."""
-        timing = await server.complete(self._words(200), 1)
-        self._tokens_per_word = (timing.prompt_tokens or 200) / 200
-
-    def text(self, tokens: int) -> str:
-        """About that many tokens."""
-        return self._words(max(1, round(tokens / self._tokens_per_word)))
-
-    def _words(self, count: int) -> str:
-        return " ".join(self._random.choice(_WORDS) for _ in range(count))
 
 
 async def single_stream(server: Server, prompts: Prompts, sizes: Sizes) -> dict[str, float]:
@@ -133,6 +96,7 @@ SCENARIOS = {
     "prefix": prefix,
     "interference": interference,
     "restart": restart,
+    "structured": structured,
 }
 
 
