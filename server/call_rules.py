@@ -92,15 +92,17 @@ class CallRules:
         choices = own.get("enum", [own["const"]] if "const" in own else None)
         if isinstance(choices, list) and choices and all(isinstance(each, str) for each in choices):
             value = "(" + " | ".join(quoted(each, _PARAM) for each in choices) + ")"
-        else:
-            value = self._text_without(shape.text_end)
-        return self._filled(shape.text_parameter, {"key": self.literal(key), "value": value})
+            return self._filled(shape.text_parameter, {"key": self.literal(key), "value": value})
+        # A text goes on up to what ends it, with all that the shape has between the two.
+        before, _, rest = shape.text_parameter.partition("$value")
+        after = rest.partition(shape.text_end)[2]
+        filled = self._filled(before, {"key": self.literal(key)})
+        return f"{filled} {self._text_up_to(shape.text_end)} {self.literal(after)}"
 
-    def _text_without(self, end: str) -> str:
-        name = "PLAIN_TEXT"
-        if not any(rule.startswith(name) for rule in self.rules):
-            self.rules.append(f"{name}: {text_without(end, is_special=end in self._special)}")
-        return f"{name}?"
+    def _text_up_to(self, end: str) -> str:
+        if not any(rule.startswith("text_up_to_end") for rule in self.rules):
+            self.rules += text_up_to("text_up_to_end", end, self._special)
+        return "text_up_to_end"
 
     def _filled(self, template: str, gaps: Gaps) -> str:
         parts, place = [], 0
@@ -110,12 +112,16 @@ class CallRules:
         return " ".join(filter(None, [*parts, self.literal(template[place:])]))
 
 
-def text_without(end: str, *, is_special: bool) -> str:
-    """A pattern of any text in which this does not occur; a special token is never part of a text."""
-    if is_special:
-        return "/(?s:.+)/"
-    escaped = "".join(f"\\x{{{ord(each):x}}}" for each in end)
-    return f"/(?s:.+)/ & ~/(?s:.*){escaped}(?s:.*)/"
+def text_up_to(rule: str, end: str, special: Mapping[str, int], limit: int | None = None) -> list[str]:
+    """Rules for any text and what ends it.
+
+    special: tokens that are part of no text, by their spelling; only with one of these as its end is a text limited
+    limit: tokens of the text, at most
+    """
+    if end not in special:
+        return [f"{rule}[suffix={quoted(end, _PARAM)}]: /(?s:.*)/"]
+    attributes = "" if limit is None else f"[max_tokens={limit}]"
+    return [f"{rule}: {rule}_inside <[{special[end]}]>", f"{rule}_inside{attributes}: /(?s:.*)/"]
 
 
 def _closed(parameters: Mapping[str, Any]) -> dict[str, Any]:

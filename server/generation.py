@@ -8,12 +8,13 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
-from engine.errors import ContextLengthExceeded, EngineError, StepFailed
-from engine.sampling.params import SamplingParams
+from engine.errors import ContextLengthExceeded, EngineError, GrammarInvalid, StepFailed
+from engine.sampling.params import Grammar, SamplingParams
 from engine.sequence import FinishReason, GenerationRequest, PrefixNote, StepOutput
 from engine.settings import ENDLESS_TOKENS
 from server.continuation import Continuation, Delta, ScoredToken, TextRules
 from server.errors import ApiError
+from server.limits import MAX_SENT_GRAMMAR_CHARACTERS
 from server.parsing.choose import Parser
 from server.parsing.piece import Call, Field, Piece, joined
 from server.registry import ModelText, ServedModel
@@ -142,6 +143,7 @@ class Generation:
         """Both ends of every choice: what makes text of it, and what the worker is asked."""
         plan, tokenizer = self._plan, text.tokenizer
         prompts = [prompt for prompt in plan.prompts for _ in range(plan.num_choices)]
+        _check_grammar(plan.sampling.grammar, len(prompts))
         continuations = [
             Continuation(index, tokenizer, () if self._reads_source else prompt, plan.rules, plan.parser())
             for index, prompt in enumerate(prompts)
@@ -201,6 +203,15 @@ class Generation:
         return GenerationRequest(
             f"{self.generation_id}-{index}", prompt, sampling, self._plan.priority, self._plan.prompt_logprobs
         )
+
+
+def _check_grammar(grammar: Grammar | None, num_choices: int) -> None:
+    """Each choice carries its grammar to the worker. Raises GrammarInvalid for more than that should take."""
+    if grammar is None:
+        return
+    length = len(grammar.lark) + sum(len(lark) for _, lark in grammar.parts)
+    if length * num_choices > MAX_SENT_GRAMMAR_CHARACTERS:
+        raise GrammarInvalid(grammar.param, f"it is too long for {num_choices} choices at once")
 
 
 async def fold(deltas: AsyncIterator[Delta], num_choices: int) -> list[Choice]:

@@ -44,6 +44,7 @@ MAX_SCHEMA_CHARACTERS = 1 << 18  # also of all functions' schemas together, wher
 MAX_PATTERN_CHARACTERS = 1 << 14
 MAX_GRAMMAR_CHARACTERS = 1 << 15
 MAX_WORDS = 8192  # to choose from
+MAX_SENT_GRAMMAR_CHARACTERS = 1 << 24  # a grammar's length times the choices that follow it
 
 # Of texts that are compared.
 MAX_PAIRS = 2048

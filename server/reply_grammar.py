@@ -1,11 +1,13 @@
 """The grammar of one request's answer: reasoning where there is any, then what was asked for. Knows formats; no tokens
 but special ones."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from engine.sampling.params import Grammar
-from server.call_rules import CallRules, has_tokens, text_without
+from server.call_rules import CallRules, has_tokens, text_up_to
+from server.errors import UnsupportedParameter
 from server.parsing.call_shapes import HARMONY
 from server.registry import ModelText
 from server.schemas.tools import Tool
@@ -13,7 +15,7 @@ from server.structure import Structure, quoted
 
 # Whether the prompt has begun the reasoning; whether the model may begin it; or whether there is none.
 Thinking = Literal["begun", "possible", "none"]
-_ANY_TEXT = "/(?s:.*)/"
+_BUDGET = "thinking_token_budget"
 _BETWEEN = '("\\n" | " "){0,2}'  # what models put between reasoning and answer
 
 
@@ -43,7 +45,7 @@ def plain_grammar(text: ModelText, structure: Structure | None) -> Grammar | Non
 
 def reply_grammar(text: ModelText, wanted: Wanted) -> Grammar | None:
     """None where any text will do. Raises GrammarInvalid."""
-    special = {spelling: token_id for token_id, spelling in text.tokenizer.special_tokens()}
+    special = text.tokenizer.marks()
     answers: list[str] = []
     rules: list[str] = []
     calls = _call_rules(text, wanted, special) if wanted.tools else None
@@ -53,27 +55,27 @@ def reply_grammar(text: ModelText, wanted: Wanted) -> Grammar | None:
     if wanted.structure is not None and not wanted.must_call:
         answers.append("answer")
         rules.append(f"answer: {_final(text, special)} ({wanted.structure.rule})")
-    budgeted = wanted.thinking_budget is not None and wanted.thinking != "none" and not text.replies.is_harmony
+    budgeted = wanted.thinking_budget is not None and (wanted.thinking != "none" or text.replies.is_harmony)
     if not answers and not budgeted:
         return None
     if not answers:
         answers.append("anything")
         rules += ["anything: (ANY_TEXT | <[*]>)*", "ANY_TEXT: /(?s:.+)/"]
     before, more = _before(text, wanted, special)
-    param = "tools" if wanted.must_call else wanted.structure.param if wanted.structure else "thinking_token_budget"
+    param = "tools" if wanted.must_call else wanted.structure.param if wanted.structure else _BUDGET
     part = wanted.structure.part if wanted.structure and not wanted.must_call else None
     lark = "\n".join([f"start: {before} ({' | '.join(answers)})", *more, *rules])
     return Grammar(lark, param, () if part is None else (("asked", part),))
 
 
-def _call_rules(text: ModelText, wanted: Wanted, special: dict[str, int]) -> CallRules:
+def _call_rules(text: ModelText, wanted: Wanted, special: Mapping[str, int]) -> CallRules:
     replies = text.replies
     all_shapes = (HARMONY,) if replies.is_harmony else replies.calls.shapes
     shapes = [each for each in all_shapes if has_tokens(each, text.tokenizer.token_id)]
     return CallRules(shapes, wanted.tools or (), special, only_one=wanted.only_one_call)
 
 
-def _final(text: ModelText, special: dict[str, int]) -> str:
+def _final(text: ModelText, special: Mapping[str, int]) -> str:
     """What stands before an answer that is no call."""
     if text.replies.is_harmony:
         return f'{_mark("<|channel|>", special)} "final" {_mark("<|message|>", special)}'
@@ -85,36 +87,22 @@ def _lead(text: ModelText) -> str:
     return '" "?' if text.defaults.reads_source and text.tokenizer.leading_space else ""
 
 
-def _before(text: ModelText, wanted: Wanted, special: dict[str, int]) -> tuple[str, list[str]]:
+def _before(text: ModelText, wanted: Wanted, special: Mapping[str, int]) -> tuple[str, list[str]]:
     """The reasoning, with the marks around it, and the rules that it needs."""
     if text.replies.is_harmony:
-        return _harmony_reasoning(special), [f"thinking: {_ANY_TEXT}"]
-    format_ = text.replies.thinking
-    if format_ is None or wanted.thinking == "none":
+        channel, message, start = (_mark(each, special) for each in ("<|channel|>", "<|message|>", "<|start|>"))
+        rules = text_up_to("thinking", "<|end|>", special, wanted.thinking_budget)
+        return f'({channel} "analysis" {message} thinking {start} "assistant")?', rules
+    marks = text.replies.thinking
+    if marks is None or wanted.thinking == "none":
         return "", []
-    limit = "" if wanted.thinking_budget is None else f"[max_tokens={wanted.thinking_budget}]"
-    is_special = format_.end in special
-    # Without a limit, the text up to its end is one lexeme, which is found soonest.
-    if is_special or limit:
-        end = _mark(format_.end, special)
-        pattern = _ANY_TEXT if is_special else f"{text_without(format_.end, is_special=False)}"
-        inside = "thinking" if is_special else "thinking?"
-        rules = [f"thinking{limit}: THOUGHT", f"THOUGHT: {pattern}"]
-        whole = f"{inside} {end} {_BETWEEN}"
-    else:
-        rules = [f"thinking[suffix={quoted(format_.end, 'thinking')}]: {_ANY_TEXT}"]
-        whole = f"thinking {_BETWEEN}"
+    if wanted.thinking_budget is not None and marks.end not in special:
+        raise UnsupportedParameter(_BUDGET, f"this model has no token for {marks.end}, which ends its reasoning")
+    whole = f"thinking {_BETWEEN}"
     if wanted.thinking == "possible":
-        whole = f"({_mark(format_.begin, special)} {whole})?"
-    return whole, rules
+        whole = f"({_mark(marks.begin, special)} {whole})?"
+    return whole, text_up_to("thinking", marks.end, special, wanted.thinking_budget)
 
 
-def _harmony_reasoning(special: dict[str, int]) -> str:
-    channel, message, end, start = (
-        _mark(each, special) for each in ("<|channel|>", "<|message|>", "<|end|>", "<|start|>")
-    )
-    return f'({channel} "analysis" {message} thinking {end} {start} "assistant")?'
-
-
-def _mark(spelling: str, special: dict[str, int]) -> str:
+def _mark(spelling: str, special: Mapping[str, int]) -> str:
     return f"<[{special[spelling]}]>" if spelling in special else quoted(spelling, "thinking")

@@ -164,7 +164,7 @@ class _Vocabulary:
         self.eos_token_id = end_id
         self.bos_token_id = tokenizer.bos_token_id
         self.tokens = [tokenizer.token_bytes(each) for each in range(min(tokenizer.vocab_size, vocab_size))]
-        self.special_token_ids = sorted(each for each in tokenizer.special_ids if each < len(self.tokens))
+        self.special_token_ids = sorted(each for each in tokenizer.marks().values() if each < len(self.tokens))
         self._tokenizer = tokenizer
         self._by_bytes = {spelled: each for each, spelled in enumerate(self.tokens) if spelled}
         self._longest = max(map(len, self._by_bytes))

@@ -1,5 +1,7 @@
 """byT5's vocabulary: every byte of a text is a token (Xue et al. 2021, arXiv:2105.13626). Needs no file."""
 
+from collections.abc import Mapping
+
 from engine.text.frame import Frame
 from engine.text.settings import AddedToken, TokenizerSettings
 from engine.text.special_text import SpecialText
@@ -24,6 +26,7 @@ class ByteVocabulary:
         self._special = SpecialText(self._added)
         self._frame = Frame((), (1,), (1,))
         self.size = max(self._added) + 1
+        self.added: Mapping[int, str] = {token_id: token.text for token_id, token in self._added.items()}
         self.special_ids = frozenset(token_id for token_id, token in self._added.items() if token.special)
 
     def encode(self, text: str, *, add_special_tokens: bool, parse_special: bool) -> list[int]:

@@ -35,6 +35,7 @@ class SentencePieceVocabulary:
         if len({token.text for token in self._added.values()}) < len(self._added):
             raise CheckpointCorrupt(file.name, "one of the tokens added to it has two ids")
         self.size = max(self._tokens) + 1
+        self.added: Mapping[int, str] = {token_id: token.text for token_id, token in self._added.items()}
         self.special_ids = frozenset(token_id for token_id, token in self._added.items() if token.special)
         self._forbidden = self.special_ids - {layout.unknown_id}
         self._special = SpecialText(self._added)

@@ -1,6 +1,7 @@
 """A vocabulary run by Hugging Face's `tokenizers`: byte-level and other BPE, WordPiece, Unigram."""
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 
 from tokenizers import Tokenizer as Subwords
@@ -15,7 +16,8 @@ class SubwordVocabulary:
 
     def __init__(self, subwords: Subwords) -> None:
         self._subwords = subwords
-        self._added = {token_id: added.content for token_id, added in subwords.get_added_tokens_decoder().items()}
+        added = subwords.get_added_tokens_decoder()
+        self.added: Mapping[int, str] = {token_id: token.content for token_id, token in added.items()}
         self.size = subwords.get_vocab_size(with_added_tokens=True)
         decoder = "" if subwords.decoder is None else repr(subwords.decoder)
         self._byte_level = isinstance(subwords.decoder, decoders.ByteLevel) or "ByteLevel(" in decoder
@@ -48,8 +50,8 @@ class SubwordVocabulary:
 
     def token_bytes(self, token_id: int) -> bytes:
         """What the token adds to a text in which it is not the first."""
-        if token_id in self._added:
-            return self._added[token_id].encode()
+        if token_id in self.added:
+            return self.added[token_id].encode()
         token = self.token(token_id) or ""
         if self._byte_level:
             return _from_byte_level(token)

@@ -1,18 +1,23 @@
 """Text to token ids and back, whatever the vocabulary's kind. Knows nothing of files or chat templates."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Protocol
+
+_MARK = re.compile(r"[<\[◁]\S+[>\]▷]")
 
 
 class Vocabulary(Protocol):
     """One library's tokenizer. Ids run from 0 to size - 1.
 
+    added: tokens that are found in a text before it is cut into pieces, special or not
     joins_bytes: a token's bytes are the same wherever it stands, so that a text's bytes are its tokens' joined
     """
 
     size: int
+    added: Mapping[int, str]
     joins_bytes: bool
 
     def encode(self, text: str, *, add_special_tokens: bool, parse_special: bool) -> list[int]:
@@ -115,6 +120,11 @@ class Tokenizer:
         """Every special token's id and spelling."""
         spelled = ((token_id, self._vocabulary.token(token_id)) for token_id in sorted(self.special_ids))
         return [(token_id, text) for token_id, text in spelled if text]
+
+    def marks(self) -> dict[str, int]:
+        """Tokens that stand for themselves rather than for their letters: special ones, and added ones in brackets."""
+        added = {text: each for each, text in self._vocabulary.added.items() if _MARK.fullmatch(text)}
+        return added | {text: token_id for token_id, text in self.special_tokens()}
 
     def special_strings(self) -> list[str]:
         """How the special tokens are spelled, longest first."""

@@ -28,6 +28,7 @@ class Bytes:
     """A vocabulary of 256 bytes and two special tokens."""
 
     joins_bytes = True
+    added: dict = {}  # noqa: RUF012  # of no instance
 
     def __init__(self, markers):
         self.markers = dict(enumerate(markers, 258))

@@ -270,6 +270,7 @@ def test_what_cannot_be_followed_is_refused_before_the_answer_begins(server, key
         ({"guided_regex": "a", "guided_choice": ["a"]}, "guided_choice"),
         ({"structured_outputs": {"regex": "a", "json": {}}}, "structured_outputs"),
         ({"response_format": {"type": "json_object"}, "num_beams": 2}, "response_format"),
+        ({"guided_choice": [f"{number:05} {'x' * 50}" for number in range(4000)], "n": 128}, "guided_choice"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice"),

@@ -12,6 +12,7 @@ class Spelled:
     """A vocabulary of control tokens alone: ids from 10 on, in order."""
 
     joins_bytes = True
+    added: dict = {}  # noqa: RUF012  # of no instance
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
