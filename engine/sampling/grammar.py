@@ -22,6 +22,7 @@ from engine.text.tokenizer import Tokenizer
 # A piece of the prompt's kind takes a forward pass of its own; fewer tokens are cheaper beside the other rows.
 FORCED_TOKENS = 4
 _KEPT_GRAMMARS = 64
+_KEPT_CHARACTERS = 1 << 20  # compiled, a grammar takes some hundred times as many bytes
 _MAX_ERROR_CHARACTERS = 300
 _PLACE = re.compile(r"^(?:at )?\d+\(\d+\): ")
 _LIMITS = LLParserLimits(
@@ -122,9 +123,13 @@ class GrammarCompiler:
                 matcher = self._compile(grammar)
                 self._compiled[grammar] = matcher
             self._compiled.move_to_end(grammar)
-            while len(self._compiled) > _KEPT_GRAMMARS:
+            while len(self._compiled) > 1 and self._keeps_too_much():
                 self._compiled.popitem(last=False)
             return GrammarRow(matcher.deep_copy(), self._end_ids[0], self._vocab_size)
+
+    def _keeps_too_much(self) -> bool:
+        num_characters = sum(len(each.lark) for each in self._compiled)
+        return len(self._compiled) > _KEPT_GRAMMARS or num_characters > _KEPT_CHARACTERS
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
         if self._tokens is None:

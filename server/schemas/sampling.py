@@ -84,7 +84,6 @@ SAMPLING_REFUSED: Refusals = {
     "return_token_ids": bool,
     "return_tokens_as_token_ids": bool,
     "guided_whitespace_pattern": bool,
-    "guided_decoding_backend": lambda value: value not in ("auto", "guidance"),
     "typical_p": lambda value: value not in (0, 1),
     "mirostat": bool,
     "dry_multiplier": bool,
