@@ -76,9 +76,8 @@ def _servers(arguments: argparse.Namespace, stack: ExitStack) -> list[Server]:
     started = stack.enter_context(own(model))
     servers = [Server(started.start(), None, arguments.timeout, "own server", started.start)]
     for name in arguments.peer:
-        url = stack.enter_context(peer(name, ROOT / "models" / model, arguments.threads))
-        # A peer may know the model by another name, and lists what it has.
-        servers.append(Server(url, None, arguments.timeout, Path(name).name))
+        url, its_name = stack.enter_context(peer(name, ROOT / "models" / model, arguments.threads))
+        servers.append(Server(url, its_name, arguments.timeout, Path(name).name))
     return servers
 
 

@@ -15,7 +15,7 @@ import httpx
 from own import ROOT
 
 _BUILD = ROOT / "build" / "peers"
-_MLX_LM: dict[str, tuple[str, ...]] = {"mlx-lm": (), "mlx-lm-float32": ("--dtype", "float32")}
+_MLX_LM: dict[str, tuple[str, ...]] = {"mlx-lm": (), "mlx-lm-float32": ("--dequantize", "--dtype", "float32")}
 _OPENBLAS = "libopenblas.so.0"  # of the system, in front of the slow one in MLX's wheel
 _START_SECONDS = 120.0
 _CONTEXT_PER_STREAM = 2048
@@ -23,8 +23,8 @@ _STREAMS = 8
 
 
 @contextmanager
-def peer(name: str, model: Path, threads: int) -> Iterator[str]:
-    """Start a peer and yield its base URL; it is gone afterwards.
+def peer(name: str, model: Path, threads: int) -> Iterator[tuple[str, str | None]]:
+    """Start a peer and yield its base URL and its name for the model, None for what it lists; it is gone afterwards.
 
     name: "mlx-lm", which is installed under build/ for it; "mlx-lm-float32", the same with dense float32 weights and
         the system's OpenBLAS, its quickest form on this backend; or the path of a llama-server binary
@@ -41,7 +41,7 @@ def peer(name: str, model: Path, threads: int) -> Iterator[str]:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         try:
             _wait(process, port, name)
-            yield f"http://127.0.0.1:{port}/v1"
+            yield f"http://127.0.0.1:{port}/v1", "default_model" if name in _MLX_LM else None
         finally:
             process.terminate()
             try:
@@ -74,7 +74,7 @@ def _mlx_lm(model: Path, port: int, *convert: str) -> list[str]:
 
 def _mlx_folder(model: Path, *options: str) -> Path:
     """The same weights in the folder format that mlx-lm reads."""
-    folder = _BUILD / "-".join([model.name, "mlx", *options[1:]])
+    folder = _BUILD / f"{model.name}-mlx{'-float32' if options else ''}"
     if not folder.exists():
         bramley = [sys.executable, "-m", "server.cli", "convert", str(model), "--output", str(folder), *options]
         subprocess.run(bramley, check=True, cwd=ROOT)
