@@ -71,7 +71,7 @@ def show(name: str, done: Distilled, *, as_json: bool, chart: Path | None) -> No
     """Say what has come of it, and draw it where a chart is asked for."""
     if chart is not None:
         points = [(float(step), loss) for step, loss in enumerate(done.losses, 1)]
-        draw_chart(chart, Chart(f"Distilling {name}", "step", "loss in nats", [Series(points)]))
+        draw_chart(chart, Chart(f"Distilling {Path(name).name}", "step", "loss in nats", [Series(points)]))
     if as_json:
         say(msgspec.json.format(msgspec.json.encode(asdict(done) | {"output": name}), indent=2).decode())
         return

@@ -19,13 +19,13 @@ from engine.compression.decoder import load_decoder
 from engine.compression.distill import Distilled, distill
 from engine.compression.errors import ModelsDiffer, TextUnusable, TrainingDiffers, TrainingDiverged, TrainingStopped
 from engine.compression.evaluate import EvaluationSettings, evaluate
-from engine.compression.float_model import FloatModel
+from engine.compression.float_model import FloatModel, float_device
 from engine.compression.losses import distillation_loss
 from engine.compression.prune import PruningSettings, prune
-from engine.compression.student import Scratch
+from engine.compression.student import Scratch, open_student
 from engine.compression.training_settings import TrainingSettings
 from engine.conversion.errors import ChoiceInvalid, OutputBusy, OutputExists
-from engine.device import prepare_device
+from engine.device import Device, prepare_device
 from engine.engine import Engine
 from engine.errors import CheckpointError
 from engine.sampling.params import SamplingParams
@@ -90,6 +90,31 @@ def test_gradients_are_what_a_small_difference_shows(readable, load, name, moved
         for sign in (1, -1)
     )
     assert (above - below) / (2 * step) == pytest.approx(slope, rel=0.05, abs=2e-3)
+
+
+def test_half_precision_computes_while_weights_and_gradients_stay_in_float32(readable, load):
+    whole, half = (
+        FloatModel(load(readable("gemma2")), prepare_device("off"), each) for each in (mx.float32, mx.bfloat16)
+    )
+    weights, ids = whole.parameters(), mx.array([[3, 17, 4, 9, 1, 25, 8, 2]])
+    wanted = mx.random.normal((1, 8, 96), key=mx.random.key(1))
+    found = []
+    for model in (whole, half):
+        gradients = mx.grad(lambda own, model=model: distillation_loss(model.logits(own, ids), wanted, ids, 1.0, 0.0))(
+            weights
+        )
+        assert {array.dtype for array in gradients.values()} == {mx.float32}
+        found.append(np.concatenate([np.array(gradients[name]).reshape(-1) for name in sorted(gradients)]))
+    exact, rounded = found
+    assert not np.array_equal(exact, rounded)
+    assert exact @ rounded / np.linalg.norm(exact) / np.linalg.norm(rounded) > 0.99
+
+
+def test_packed_weights_are_expanded_where_the_device_would_keep_them(starter_model):
+    device = float_device(Device("metal", None, "", ""))
+    student, _ = open_student(starter_model, device, mx.float32, lambda _: None)
+    assert {array.dtype for array in student.weights.values()} == {mx.float32}
+    assert student.weights["model.layers.0.mlp.up_proj.weight"].shape == (1536, 576)
 
 
 def test_a_pruned_student_comes_nearer_to_its_teacher(readable, text, pruned_llama, teach, tmp_path):
