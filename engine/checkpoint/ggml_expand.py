@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from engine.checkpoint.ggml_scales import Bytes, Floats, floats
 
-# ggml's tables of vectors, one array per type, written by scripts/make_ggml_grids.
+# ggml's tables of vectors, one array per type, written by scripts/make_ggml_grids. The numbers are ggml's: MIT licence,
+# Copyright (c) 2023-2026 The ggml authors.
 _GRIDS = Path(__file__).with_name("ggml_grids.npz")
 _EIGHT = np.arange(8, dtype=np.uint8)
 _DELTA = np.float32(0.125)
