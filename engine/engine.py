@@ -125,6 +125,10 @@ class Engine:
         if sequence is not None:
             self._finish([sequence])
 
+    def num_stored(self, tokens: Sequence[int]) -> int:
+        """Tokens of a prompt that would be found among those of earlier sequences; changes nothing."""
+        return self._prefixes.num_stored(tokens, len(tokens) - 1)
+
     @property
     def has_work(self) -> bool:
         """True while step() has something to compute or to report."""

@@ -1,5 +1,6 @@
 """The web application: routes, error answers and the doors before them. Starts no process and opens no port."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,7 @@ from starlette.types import ASGIApp
 from server.addresses import ForgiveAddresses
 from server.binding import is_loopback
 from server.error_responses import install
+from server.hold_models import HoldModels
 from server.metrics import Metrics
 from server.openapi import FAILURES, MESSAGE_FAILURES
 from server.pages import Pages
@@ -24,18 +26,21 @@ from server.routes import (
     metrics,
     models,
     rerank,
+    residency,
     responses,
+    status,
     tokens,
 )
 from server.security import BodyLimit, HostGuard, KeyGuard, OriginGuard
 from server.settings import Settings
+from server.status import Watch
 from server.traffic import Traffic
 from server.version import VERSION
 
 
 def build_app(settings: Settings, registry: Registry) -> Traffic:
     """The application with its doors: from the outside in they are traffic, host, origin, page, address, key, size."""
-    app: ASGIApp = _routes(settings, registry)
+    app: ASGIApp = HoldModels(_routes(settings, registry), registry.residency)
     app = BodyLimit(app, max_bytes=settings.max_body_bytes)
     app = KeyGuard(app, keys=settings.keys())
     app = Pages(ForgiveAddresses(app))
@@ -47,7 +52,9 @@ def _routes(settings: Settings, registry: Registry) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         registry.start()
+        watching = asyncio.create_task(app.state.watch.watch_for_ever())
         yield
+        watching.cancel()
         await registry.close()
 
     app = FastAPI(
@@ -63,10 +70,12 @@ def _routes(settings: Settings, registry: Registry) -> FastAPI:
     app.state.registry = registry
     app.state.responses = ResponseStore()
     app.state.metrics = Metrics(registry)
+    app.state.watch = Watch(registry, app.state.metrics)
     # Token by token it would tell what others have asked: only where everybody who asks is the one who serves.
     app.state.tells_stored_tokens = is_loopback(settings.host) and not settings.keys()
     install(app)
-    for resource in (chat, completions, responses, decisions, embeddings, rerank, tokens, models, health, metrics):
+    speaking = (chat, completions, responses, decisions, embeddings, rerank, tokens)
+    for resource in (*speaking, residency, models, status, health, metrics):
         app.include_router(resource.router, responses=FAILURES)
     app.include_router(messages.router, responses=MESSAGE_FAILURES)
     return app

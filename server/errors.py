@@ -11,6 +11,7 @@ ApiError                     carries status, type, code, param and headers
 ├── ShuttingDown             503
 ├── Overloaded               503  the queue is full
 ├── ModelLoading             503  it did not load in time
+├── ModelTooLarge            400  it needs more memory than models may take
 ├── ModelUnavailable         503  it failed to load, or its worker keeps dying
 ├── WorkerDied               503  the worker ended while the request waited or ran
 └── Refused                  by table; the worker's engine said no
@@ -173,6 +174,26 @@ class ModelLoading(ApiError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} is still loading.")
+
+
+class ModelTooLarge(ApiError):
+    """The model will not fit, whoever leaves. Sizes are bytes; pinned_bytes: of models that never leave."""
+
+    row = Row(400, "invalid_request_error", "insufficient_memory", {"x-should-retry": "false"})
+
+    def __init__(self, name: str, needed_bytes: int, budget_bytes: int, pinned_bytes: int = 0) -> None:
+        pinned = f", of which pinned models hold {_gigabytes(pinned_bytes)}" if pinned_bytes else ""
+        super().__init__(
+            f"{name} needs about {_gigabytes(needed_bytes)} of memory, and models may take "
+            f"{_gigabytes(budget_bytes)} together{pinned} (--memory-budget).",
+            param="model",
+        )
+        self.needed_bytes = needed_bytes
+        self.budget_bytes = budget_bytes
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB"
 
 
 class ModelUnavailable(ApiError):

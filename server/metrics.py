@@ -74,19 +74,28 @@ class Metrics:
         )
         finished = self._counter("request_success", "Choices that have ended.", "finished_reason")
         histograms = {name: self._histogram(name, text, buckets) for name, text, buckets in _HISTOGRAMS}
-        self._models = {
-            model.name: ModelMetrics(
-                prompt_tokens.labels(model.name, _ENGINE),
-                generation_tokens.labels(model.name, _ENGINE),
-                {reason: finished.labels(model.name, _ENGINE, reason) for reason in _REASONS},
-                {name: histogram.labels(model.name, _ENGINE) for name, histogram in histograms.items()},
-            )
-            for model in registry.models
-        }
+        self._counters = (prompt_tokens, generation_tokens, finished)
+        self._histograms = histograms
+        self._models: dict[str, ModelMetrics] = {}
+        for model in registry.models:
+            self.of(model.name)
 
     def of(self, model_name: str) -> ModelMetrics:
-        """The counts of one served model."""
+        """The counts of one served model, which begin when it is first asked for."""
+        if model_name not in self._models:
+            prompt_tokens, generation_tokens, finished = self._counters
+            self._models[model_name] = ModelMetrics(
+                prompt_tokens.labels(model_name, _ENGINE),
+                generation_tokens.labels(model_name, _ENGINE),
+                {reason: finished.labels(model_name, _ENGINE, reason) for reason in _REASONS},
+                {name: histogram.labels(model_name, _ENGINE) for name, histogram in self._histograms.items()},
+            )
         return self._models[model_name]
+
+    def tokens(self) -> tuple[int, int]:
+        """Prompt tokens and generated ones of all models."""
+        prompt_tokens, generation_tokens, _ = self._counters
+        return _total(prompt_tokens), _total(generation_tokens)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format, version 0.0.4."""
@@ -134,6 +143,11 @@ class _Workers(Collector):
         usage = {model.name: _share(stats) for model, stats in states}
         yield _family(GaugeMetricFamily, "vllm:kv_cache_usage_perc", "The share of the limit in use, 0 to 1.", usage)
         yield _cache_config([model for model, _ in states])
+
+
+def _total(counter: Counter) -> int:
+    samples = [sample for family in counter.collect() for sample in family.samples]
+    return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))
 
 
 def _share(stats: EngineStats) -> float:

@@ -39,6 +39,20 @@ class Cancel(msgspec.Struct, tag=True):
     request_id: str
 
 
+class Peek(msgspec.Struct, tag=True):
+    """Parent to worker: how much of this prompt is stored of earlier sequences?"""
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+
+
+class Peeked(msgspec.Struct, tag=True):
+    """Worker to parent: so many tokens are."""
+
+    request_id: str
+    num_tokens: int
+
+
 class Ready(msgspec.Struct, tag=True):
     """Worker to parent: the model is loaded. `info` holds the fields of engine.ModelInfo."""
 
@@ -89,8 +103,8 @@ class Heartbeat(msgspec.Struct, tag=True):
     stats: EngineStats | None = None
 
 
-ToWorker = Submit | Encode | Cancel
-ToParent = Ready | Loading | LoadFailed | Outputs | Encoded | Refused | Heartbeat
+ToWorker = Submit | Encode | Cancel | Peek
+ToParent = Ready | Loading | LoadFailed | Outputs | Encoded | Refused | Heartbeat | Peeked
 
 _encoder = msgspec.msgpack.Encoder()
 

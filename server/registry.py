@@ -1,143 +1,131 @@
-"""Which models are served, under which names. Knows the text side of a model and its worker's handle, not HTTP."""
+"""Which models are served, under which names. Knows the store and what is in memory; knows nothing of HTTP."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
 
-from server.errors import ModelNotFound, WrongModelKind
-from server.parsing.choose import ReplyFormat, choose
-from server.supervisor import Health, Supervisor
+from server.errors import ModelNotFound
+from server.residency import Residency
+from server.served_model import WRITING_KINDS, ModelText, ServedModel, load_text
+from server.store import Store
+from server.store_errors import StoreError
+from server.stored_model import StoredModel
+from server.supervisor import Health
 
-if TYPE_CHECKING:
-    from engine.generation_defaults import GenerationDefaults
-    from engine.sentence_settings import SentenceSettings
-    from engine.text.chat_template import ChatTemplate
-    from engine.text.tokenizer import Tokenizer
-
-WRITING_KINDS = ("decoder", "encoder-decoder")
+__all__ = ["WRITING_KINDS", "ModelText", "Registry", "ServedModel", "load_text"]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelText:
-    """What turns messages into ids and ids into text, and how the model wants to be used.
+class Registry:
+    """The models that can be served: those named at the start, the first of which is the default, and all of the store.
 
-    chat_template: None for models that were not taught to chat
-    sentence: for models that make a vector or a score of a text
-    replies: how the model writes reasoning and tool calls
-    """
-
-    tokenizer: "Tokenizer"
-    chat_template: "ChatTemplate | None"
-    defaults: "GenerationDefaults"
-    sentence: "SentenceSettings"
-    replies: ReplyFormat = field(default_factory=ReplyFormat)
-
-
-def load_text(path: Path) -> ModelText:
-    """Read a model's tokenizer and template. Raises CheckpointError. Takes a while: not for the event loop."""
-    # Imported late: the server answers before tokenizers and Jinja are loaded.
-    from engine.checkpoint.checkpoint import open_checkpoint  # noqa: PLC0415
-    from engine.generation_defaults import read_generation_defaults  # noqa: PLC0415
-    from engine.sentence_settings import read_sentence_settings  # noqa: PLC0415
-    from engine.text.load import load_chat_template, load_tokenizer  # noqa: PLC0415
-
-    checkpoint = open_checkpoint(path)
-    tokenizer = load_tokenizer(checkpoint)
-    template = load_chat_template(checkpoint, tokenizer)
-    source = "\n".join(template.sources) if template else ""
-    replies = choose(source, lambda spelling: tokenizer.token_id(spelling) is not None)
-    defaults, sentence = read_generation_defaults(checkpoint), read_sentence_settings(checkpoint)
-    return ModelText(tokenizer, template, defaults, sentence, replies)
-
-
-class ServedModel:
-    """A model under its name: the text side in this process, the numbers in the supervised one.
-
-    created: Unix seconds
-    context_length: tokens; an upper bound on the model's own
+    serve: makes a model of the store a served one
+    store: None serves nothing but those named at the start
+    aliases: a person's own names for models
     """
 
     def __init__(
         self,
-        name: str,
-        path: Path,
-        supervisor: Supervisor,
+        models: Sequence[ServedModel],
+        residency: Residency,
         *,
-        aliases: Iterable[str] = (),
-        created: int = 0,
-        context_length: int | None = None,
-        read_text: Callable[[Path], ModelText] = load_text,
+        store: Store | None = None,
+        serve: Callable[[StoredModel], ServedModel] | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
-        self.name = name
-        self.aliases = tuple(aliases)
-        self.supervisor = supervisor
-        self.created = created
-        self._path = path
-        self._context_length = context_length
-        self._read_text = read_text
-        self._text: asyncio.Task[ModelText] | None = None
-
-    async def text(self) -> ModelText:
-        """Tokenizer and template, read once, in a thread; a failure is tried again by the next request."""
-        if self._text is None or (self._text.done() and (self._text.cancelled() or self._text.exception())):
-            self._text = asyncio.create_task(asyncio.to_thread(self._read_text, self._path))
-        return await asyncio.shield(self._text)
-
-    async def expect(self, *kinds: str) -> Mapping[str, Any]:
-        """The fields of engine.ModelInfo once the model is loaded. Raises WrongModelKind for none of these kinds."""
-        info = await self.supervisor.ready()
-        if info["kind"] not in kinds:
-            raise WrongModelKind(self.name, info["kind"])
-        return info
-
-    async def context_length(self) -> int:
-        """Tokens of prompt and answer together, once the model is loaded."""
-        own: int = (await self.supervisor.ready())["context_length"]
-        return self._capped(own)
+        self.residency = residency
+        self.store = store
+        self._serve = serve
+        self._aliases = dict(aliases or {})
+        self._named = tuple(models)
+        self._models = {model.name: model for model in models}
+        by_alias = {alias: model for model in reversed(models) for alias in model.aliases}
+        self._by_alias = {alias: model for alias, model in by_alias.items() if alias not in self._models}
 
     @property
-    def endless(self) -> bool:
-        """Whether prompt and answer may be longer than the context; known once the model is loaded."""
-        info = self.supervisor.info
-        return info is not None and bool(info.get("endless"))
+    def named(self) -> tuple[ServedModel, ...]:
+        """Those named at the start, the default first."""
+        return self._named
 
     @property
-    def known_context_length(self) -> int | None:
-        """The same without waiting; None while the model is not loaded."""
-        info = self.supervisor.info
-        return None if info is None else self._capped(info["context_length"])
+    def models(self) -> tuple[ServedModel, ...]:
+        """All that were asked for at some time, the default first."""
+        return tuple(self._models.values())
 
-    def _capped(self, own: int) -> int:
-        return own if self._context_length is None else min(own, self._context_length)
+    @property
+    def default(self) -> ServedModel:
+        """What answers requests that name no model."""
+        return self._named[0]
 
-
-class Registry:
-    """The served models; the first is the default."""
-
-    def __init__(self, models: Sequence[ServedModel]) -> None:
-        self.models = tuple(models)
-        aliases = {alias: model for model in reversed(models) for alias in model.aliases}
-        self._by_name = aliases | {model.name: model for model in models}
+    def aliases_of(self, model: ServedModel) -> list[str]:
+        """Other names of a model, a person's own included."""
+        own = [alias for alias, name in self._aliases.items() if name in (model.name, *model.aliases)]
+        return list(dict.fromkeys([*own, *model.aliases]))
 
     def find(self, name: str) -> ServedModel:
-        """The model of that name or alias, or the default for no name. Raises ModelNotFound."""
+        """The model of that name, alias or unambiguous last part of a name; the default for no name.
+
+        Raises ModelNotFound. Reads the store's manifests, loads nothing.
+        """
         if not name:
-            return self.models[0]
-        model = self._by_name.get(name)
-        if model is None:
-            raise ModelNotFound(tuple(each.name for each in self.models))
-        return model
+            return self.default
+        name = self._aliases.get(name, name)
+        if name in self._models and self._models[name] in self._named:
+            return self._models[name]
+        if name in self._by_alias:
+            return self._by_alias[name]
+        return self._stored(name) or self._by_last_part(name) or self._missing()
+
+    def all(self) -> Sequence[ServedModel]:
+        """Everything that can be served: the default, the others named at the start, the rest of the store by id."""
+        stored = () if self.store is None else self.store.list()
+        return [*self._named, *(self._as_served(each) for each in stored if each.id not in self._named_ids)]
+
+    def spawn(self) -> None:
+        """Start the default model's worker, before there is an event loop. Raises ModelTooLarge."""
+        self.residency.admit(self.default)
+        self.default.spawn()
 
     def start(self) -> None:
         """Begin to listen to the default model's worker. The others wait until somebody asks for them."""
-        self.models[0].supervisor.start()
+        if self.residency.place(self.default) is not None:
+            self.default.begin()
 
     def health(self) -> Health:
         """The default model's health: what makes this server useful."""
-        return self.models[0].supervisor.health
+        return self.default.supervisor.health
 
     async def close(self) -> None:
         """End all workers."""
-        await asyncio.gather(*(model.supervisor.close() for model in self.models))
+        self.residency.close()
+        await asyncio.gather(*(model.close() for model in self._models.values()))
+
+    @property
+    def _named_ids(self) -> frozenset[str]:
+        return frozenset(model.name for model in self._named)
+
+    def _stored(self, name: str) -> ServedModel | None:
+        if self.store is None:
+            return None
+        try:
+            stored = self.store.find(name)
+        except StoreError:
+            return None
+        return self._models[stored.id] if stored.id in self._named_ids else self._as_served(stored)
+
+    def _by_last_part(self, name: str) -> ServedModel | None:
+        """`Qwen3-0.6B` for `Qwen/Qwen3-0.6B`, in any case, where only one model is meant."""
+        if "/" in name:
+            return None
+        matches = [model for model in self.all() if model.name.rpartition("/")[2].lower() == name.lower()]
+        return matches[0] if len(matches) == 1 else None
+
+    def _as_served(self, stored: StoredModel) -> ServedModel:
+        """The one object that stands for these files; another one where they are others than before."""
+        known = self._models.get(stored.id)
+        if known is not None and (known.stored == stored or self.residency.place(known) is not None):
+            return known
+        assert self._serve is not None  # noqa: S101  # a store comes with it
+        self._models[stored.id] = model = self._serve(stored)
+        return model
+
+    def _missing(self) -> ServedModel:
+        raise ModelNotFound(tuple(model.name for model in self.all()))

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
 from server.binding import AddressRefused, listen, require_key_in_public
-from server.errors import ApiError
-from server.exit_codes import DONE, USAGE
+from server.build_registry import build_registry
+from server.errors import ApiError, ModelNotFound, ModelTooLarge
+from server.exit_codes import DONE, FAILURE, USAGE
+from server.lease import holding
 from server.load_report import report_load
+from server.log_lines import set_up_logging
 from server.registry import ModelText, Registry, ServedModel, load_text
 from server.settings import Settings
 from server.store import Store
 from server.store_errors import StoreError
 from server.stored_model import StoredModel
-from server.supervisor import WORKER_COMMAND, Limits, Supervisor
+from server.supervisor import WORKER_COMMAND
 from server.terminal import pull_report
 
 if TYPE_CHECKING:
@@ -38,36 +40,47 @@ _EXAMPLES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "embedder": ("embeddings", {"input": _QUESTION}),
     "classifier": ("rerank", {"query": _QUESTION, "documents": ["Paris is its capital.", "It has many rivers."]}),
 }
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 def serve(
     settings: Settings,
     *,
     find: Callable[[str], StoredModel] | None = None,
+    store: Store | None = None,
     command: Sequence[str] = WORKER_COMMAND,
     read_text: Callable[[Path], ModelText] = load_text,
 ) -> int:
     """Serve until a signal ends it; returns the exit code. The first model is loaded at once.
 
-    find: the model of a name; None asks the store of the settings
+    find: the model of a name of the settings; None asks the store of the settings
+    store: where models that requests name are looked for; None, where `find` is given, has no others than those named
     """
-    _set_up_logging(settings)
+    set_up_logging(settings.log_level, settings.log_format)
     try:
         keys = settings.keys()
     except OSError as error:
         _say(f"The file of API keys cannot be read: {error.strerror}.")
         return USAGE
+    if find is None:
+        store = store or Store(settings.models_dir, settings.hub_cache)
+        find = store.find
     try:
         require_key_in_public(settings.host, keys, allow_insecure=settings.allow_insecure)
-        find = find or Store(settings.models_dir, settings.hub_cache).find
-        models = [_served(settings, name, find(name), command, read_text) for name in settings.models]
+        registry = build_registry(settings, find, store, command, read_text)
         opened = listen(settings.host, settings.port, settings.listen_backlog)
     except (AddressRefused, StoreError) as error:
         _say(str(error))
         return error.exit_code
-    models[0].supervisor.spawn()
-    return _run(settings, Registry(models), opened)
+    except ModelNotFound as error:
+        _say(f"An alias or a pin names a model that is not here. {error}")
+        return USAGE
+    try:
+        registry.spawn()
+    except ModelTooLarge as error:
+        opened.close()
+        _say(str(error))
+        return FAILURE
+    return _run(settings, registry, opened)
 
 
 def _run(settings: Settings, registry: Registry, opened: "socket.socket") -> int:
@@ -79,36 +92,12 @@ def _run(settings: Settings, registry: Registry, opened: "socket.socket") -> int
 
     def announce() -> None:
         url = _url(settings.host, opened.getsockname()[1])
-        _say(f"Serving {', '.join(model.name for model in registry.models)} at {url}")
+        _say(f"Serving {', '.join(model.name for model in registry.named)} at {url}")
         key = ' -H "Authorization: Bearer YOUR_KEY"' if settings.keys() else ""
-        announcing.append(asyncio.create_task(_announce_model(registry.models[0], url, key)))
+        announcing.append(asyncio.create_task(_announce_model(registry, url, key)))
 
     Listener(settings, build_app(settings, registry), registry, announce).run(sockets=[opened])
     return DONE
-
-
-def _served(
-    settings: Settings,
-    name: str,
-    stored: StoredModel,
-    command: Sequence[str],
-    read_text: Callable[[Path], ModelText],
-) -> ServedModel:
-    limits = Limits(
-        max_queue=settings.max_queue,
-        load_seconds=settings.load_seconds,
-        stale_seconds=settings.silence_stale_seconds,
-        dead_seconds=settings.silence_dead_seconds,
-    )
-    return ServedModel(
-        stored.id,
-        stored.path,
-        Supervisor(stored.id, stored.path, command=command, limits=limits, engine=settings.engine()),
-        aliases=(*stored.aliases, name),
-        created=stored.created,
-        context_length=settings.context_length,
-        read_text=read_text,
-    )
 
 
 def _url(host: str, port: int) -> str:
@@ -116,13 +105,15 @@ def _url(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
-async def _announce_model(model: ServedModel, url: str, key: str) -> None:
+async def _announce_model(registry: Registry, url: str, key: str) -> None:
     """Read what the first request will need, and say how the model runs and is asked, or why it cannot be used.
 
     key: the option of curl that sends one
     """
+    model = registry.default
     try:
-        info, _, _ = await asyncio.gather(model.supervisor.ready(), model.text(), _show_load(model))
+        with holding(registry.residency):
+            info, _, _ = await asyncio.gather(model.ready(), model.text(), _show_load(model))
     except (ApiError, EngineError) as error:
         _say(f"{model.name} cannot be used: {error}")
     else:
@@ -150,12 +141,6 @@ def _model_lines(name: str, info: Mapping[str, Any]) -> str:
         info["advice"],
     ]
     return "\n".join(line for line in lines if line)
-
-
-def _set_up_logging(settings: Settings) -> None:
-    logging.basicConfig(level=settings.log_level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
-    logging.getLogger("uvicorn.error").setLevel("WARNING")
-    logging.getLogger("asyncio").setLevel("WARNING")
 
 
 def _say(lines: str) -> None:

@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     kv_gb: memory for keys and values of running requests, in 10^9 bytes; None takes what the machine has to spare
     prefix_gb: memory for those of earlier requests; None is a third of kv_gb, 0 keeps none
     prefix_folder, prefix_disk_gb: where they are also kept for later runs, and how much; 0 keeps none
+    memory_budget_gb: what all loaded models may take together, in 10^9 bytes; None is three quarters of the machine's
+    memory_file: where it is remembered what each model took
+    idle_minutes: a model unused for that long is unloaded; None keeps it until its memory is needed
+    patience_seconds: how long a model may wait for another one to become idle, before that takes nothing new
+    pins: models that are never unloaded once they are loaded
+    aliases: a person's own names for models, as NAME=MODEL
     kernels, threads: of the CPU: "off" leaves MLX's own; None is one thread per usable CPU
     """
 
@@ -76,6 +82,12 @@ class Settings(BaseSettings):
     prefix_gb: float | None = Field(default=None, ge=0)
     prefix_folder: Path = Field(default_factory=lambda: user_cache_path("bramley") / "prefixes")
     prefix_disk_gb: float = Field(default=4.0, ge=0)
+    memory_budget_gb: float | None = Field(default=None, gt=0)
+    memory_file: Path = Field(default_factory=lambda: user_cache_path("bramley") / "memory.json")
+    idle_minutes: float | None = Field(default=None, gt=0)
+    patience_seconds: float = Field(default=15.0, ge=0)
+    pins: Names = ()
+    aliases: Names = ()
     kernels: Kernels = "native"
     threads: int | None = Field(default=None, ge=1, le=1024)
 
@@ -100,6 +112,7 @@ class Settings(BaseSettings):
     silence_dead_seconds: int = Field(default=25, ge=2)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
 
     # The names other tools give to Hugging Face's folders and switches are taken over unchanged.
     hf_home: Path | None = Field(default=None, validation_alias="HF_HOME")
@@ -120,13 +133,23 @@ class Settings(BaseSettings):
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, ConfigFileSource(settings_cls)
 
-    @field_validator("models", "api_keys", "allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("models", "api_keys", "allowed_hosts", "allowed_origins", "pins", "aliases", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("aliases")
+    @classmethod
+    def _pairs(cls, aliases: tuple[str, ...]) -> tuple[str, ...]:
+        for alias in aliases:
+            name, sign, model = alias.partition("=")
+            if not (name and sign and model):
+                raise ValueError("an alias looks like gpt-4o=smollm2-135m")
+        return aliases
+
     @field_validator(
-        "config", "models_dir", "prefix_folder", "api_keys_file", "hf_home", "hf_hub_cache", "xdg_cache_home"
+        *("config", "models_dir", "memory_file", "prefix_folder", "api_keys_file"),
+        *("hf_home", "hf_hub_cache", "xdg_cache_home"),
     )
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
@@ -139,6 +162,11 @@ class Settings(BaseSettings):
             return self.hf_hub_cache
         cache_home = self.xdg_cache_home or Path.home() / ".cache"
         return (self.hf_home or cache_home / "huggingface") / "hub"
+
+    @property
+    def models_by_alias(self) -> dict[str, str]:
+        """A person's own names and what they stand for."""
+        return dict(alias.split("=", 1) for alias in self.aliases)
 
     def engine(self) -> EngineSettings:
         """What a worker's engine is told."""

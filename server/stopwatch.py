@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from engine.sequence import GenerationRequest, StepOutput
 from server.metrics import ModelMetrics
+from server.reading_pace import ReadingPace
 
 Ending = Literal["stop", "length", "abort", "error"]
 
@@ -27,10 +28,12 @@ class Stopwatch:
     """Measures one HTTP request.
 
     started: when it arrived, in seconds of time.monotonic
+    reading: learns how long prompts take
     """
 
-    def __init__(self, metrics: ModelMetrics, started: float) -> None:
+    def __init__(self, metrics: ModelMetrics, started: float, reading: ReadingPace) -> None:
         self._metrics = metrics
+        self._reading = reading
         self._started = started
         self._running: dict[str, _Lap] = {}
         self._first: float | None = None
@@ -86,6 +89,8 @@ class Stopwatch:
         lap.first, lap.queued_seconds = now, output.queued_seconds
         self._first = now if self._first is None else self._first
         self._metrics.prompt_tokens.inc(len(lap.request.prompt_ids))
+        found = 0 if output.prefix is None else output.prefix.found_tokens
+        self._reading.observe(len(lap.request.prompt_ids) - found, max(0.0, now - lap.sent - lap.queued_seconds))
         self._metrics.observe(
             time_to_first_token_seconds=now - self._started,
             request_queue_time_seconds=lap.queued_seconds,

@@ -10,11 +10,12 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
+from uuid import uuid4
 
 import msgspec
 
@@ -96,6 +97,7 @@ class Supervisor:
     `spawn` needs no event loop, so that weights are read while the server is still being imported.
 
     engine: what the worker's engine is told
+    on_end: called when a worker has ended that will not be replaced unless somebody asks for one
     """
 
     def __init__(
@@ -125,6 +127,8 @@ class Supervisor:
         self._drain = Drain()
         self._stats: EngineStats | None = None
         self._closing = False
+        self._unloading = False
+        self.on_end: Callable[[], None] | None = None
 
     @property
     def process_id(self) -> int | None:
@@ -226,6 +230,22 @@ class Supervisor:
             self.cancel(request.request_id)
         return sorted(outputs, key=lambda output: output.index)
 
+    async def num_stored(self, prompt_ids: Sequence[int]) -> int:
+        """Tokens of a prompt that its worker would not have to compute; 0 while there is none. Raises WorkerDied."""
+        if self.info is None:
+            return 0
+        request_id = f"peek-{uuid4().hex}"
+        queue: asyncio.Queue[int | Exception] = asyncio.Queue()
+        self._queues[request_id] = queue
+        try:
+            self._send(protocol.encode_frame(protocol.Peek(request_id, tuple(prompt_ids))))
+            answer = await queue.get()
+        finally:
+            del self._queues[request_id]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
     def cancel(self, request_id: str) -> None:
         """Stop a request that nobody reads any more. Harmless when it has ended."""
         if self._queues.pop(request_id, None) is not None:
@@ -236,6 +256,17 @@ class Supervisor:
         """Fail whoever still waits, and leave no process behind."""
         self._closing = True
         self._fail_all(ShuttingDown())
+        await self._end()
+
+    async def unload(self) -> None:
+        """End the process when nobody needs it; the next `start` begins anew."""
+        self._unloading = True
+        try:
+            await self._end()
+        finally:
+            self._unloading = False
+
+    async def _end(self) -> None:
         if self._life is not None:
             if self._writer is not None:
                 self._writer.transport.abort()
@@ -276,10 +307,14 @@ class Supervisor:
         finally:
             self._fail_all(WorkerDied(self.name))
             self._child = self._writer = self._life = self._ready = None
+            if self.on_end is not None:
+                self.on_end()
 
     async def _listen(self, child: Child) -> None:
         """From the first frame of a child to its end, of which everybody is told at once."""
         reader, self._writer = await asyncio.open_unix_connection(sock=child.connection)
+        if self._closing or self._unloading:
+            self._writer.transport.abort()
         watch = asyncio.create_task(self._watch(child))
         try:
             async for message in _messages(reader):
@@ -295,6 +330,9 @@ class Supervisor:
 
     async def _succeed(self, dead: Child) -> Child | None:
         """Clean up after a child and start the next. Requests that come meanwhile wait for it."""
+        if self._unloading:
+            await dead.end()
+            return None
         self._crashes.append(monotonic())
         if self._is_broken() and not self._failure:
             self._failure = f"its worker ended {CRASH_LIMIT} times within {CRASH_WINDOW_SECONDS:.0f} s"
@@ -327,6 +365,9 @@ class Supervisor:
             case protocol.Refused(request_id, kind, param, text):
                 if (queue := self._queues.get(request_id)) is not None:
                     queue.put_nowait(Refused(kind, text, param))
+            case protocol.Peeked(request_id, num_tokens):
+                if (queue := self._queues.get(request_id)) is not None:
+                    queue.put_nowait(num_tokens)
             case protocol.Heartbeat(stats):
                 self._stats = stats
             case protocol.Loading(done_bytes, total_bytes):

@@ -71,7 +71,14 @@ def _with_id(send: Send, id_headers: Mapping[str, str], record: MutableMapping[s
 def _write_line(scope: Scope, request_id: str, record: MutableMapping[str, Any], duration_ms: int) -> None:
     status = record.pop("status")
     details = "".join(f" {name}={value}" for name, value in record.items())
-    log.info("%s %s %s %s %d ms%s", request_id, scope["method"], clean(scope["path"]), status, duration_ms, details)
+    path = clean(scope["path"])
+    fields = {"request_id": request_id, "method": scope["method"], "path": path, "status": status}
+    fields |= {"duration_ms": duration_ms, **record}
+    log.info(
+        "%s %s %s %s %d ms%s",
+        *(request_id, scope["method"], path, status, duration_ms, details),
+        extra={"fields": fields},
+    )
 
 
 def clean(text: str, max_characters: int = 200) -> str:

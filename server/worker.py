@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -43,6 +43,9 @@ class Model(Protocol):
 
     def cancel(self, request_id: str) -> None:
         """Drop a request."""
+
+    def num_stored(self, tokens: Sequence[int]) -> int:
+        """Tokens of a prompt that would not have to be computed."""
 
     def step(self) -> list[Any]:
         """Compute, and report."""
@@ -222,6 +225,8 @@ class Desk:
             case protocol.Cancel(request_id):
                 self._compiling.cancel(request_id)
                 self._engine.cancel(request_id)
+            case protocol.Peek(request_id, prompt_ids):
+                self._link.send(protocol.Peeked(request_id, self._engine.num_stored(prompt_ids)))
 
     def _submit(self, request: Any, *compiled: GrammarRow) -> None:
         try:

@@ -122,6 +122,16 @@ class PrefixStore(Generic[SizedT]):
         self._evict()
         return Match(contents, tuple(shared for _, shared in found), differing)
 
+    def num_stored(self, tokens: Sequence[int], most: int) -> int:
+        """How long the match of `find` would be. Reads nothing, and is no use of what is stored."""
+        block, start = self._root, 0
+        while start < most and (nearest := _nearest(block, tokens[start : start + self.block_tokens])) is not None:
+            block, shared = nearest
+            start += min(shared, most - start)
+            if shared < self.block_tokens:
+                break
+        return start
+
     def missing(self, tokens: Sequence[int], start: int, end: int) -> Iterator[tuple[int, int]]:
         """Spans (start, end) of the blocks of `tokens[:end]` that are not stored, from the block of `start` on."""
         for first in range(start - start % self.block_tokens, end, self.block_tokens):

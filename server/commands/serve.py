@@ -7,6 +7,7 @@ import typer
 
 from server.commands.options import ConfigFile, ModelsDir, settings_of
 
+LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -70,6 +71,25 @@ def serve(
         float | None,
         typer.Option(help="Disk for the same, over restarts; 0 keeps none.", show_default="4"),
     ] = None,
+    memory_budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Memory that loaded models may take together, in GB (10^9 bytes).",
+            show_default="three quarters of the machine's",
+        ),
+    ] = None,
+    idle_minutes: Annotated[
+        float | None,
+        typer.Option(help="Unload a model unused for so long.", show_default="stays until its memory is needed"),
+    ] = None,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option(help="Model that is never unloaded once it is loaded; repeatable.", show_default=False),
+    ] = None,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(help="Another name for a model, as gpt-4o=smollm2-135m; repeatable.", show_default=False),
+    ] = None,
     kernels: Annotated[
         str | None,
         typer.Option(help="On Linux: native, avx2, portable, or off for MLX's own.", show_default="native"),
@@ -94,6 +114,9 @@ def serve(
         typer.Option("--allow-insecure", help="Listen on a public address without a key.", show_default=False),
     ] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="How much to log.", show_default="info")] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="Lines for people, or JSON objects.", show_default="text")
+    ] = None,
     until_input_closes: Annotated[
         bool, typer.Option("--until-input-closes", hidden=True, help="End when standard input closes.")
     ] = False,
@@ -120,6 +143,10 @@ def serve(
         kv_gb=kv_gb,
         prefix_gb=prefix_gb,
         prefix_disk_gb=prefix_disk_gb,
+        memory_budget_gb=memory_budget,
+        idle_minutes=idle_minutes,
+        pins=tuple(pin) if pin else None,
+        aliases=tuple(alias) if alias else None,
         kernels=kernels,
         threads=threads,
         api_keys_file=api_keys_file,
@@ -127,8 +154,9 @@ def serve(
         allowed_origins=tuple(allowed_origin) if allowed_origin else None,
         allow_insecure=allow_insecure,
         log_level=log_level,
+        log_format=log_format,
     )
     store = store_of(settings)
     if until_input_closes:
         end_when_input_closes()
-    raise typer.Exit(serve_models(settings, find=lambda name: model_here(name, store)))
+    raise typer.Exit(serve_models(settings, find=lambda name: model_here(name, store), store=store))

@@ -1,5 +1,6 @@
 """GET /models and /models/{id}: what is served. Answers from memory, also while a model loads."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +11,7 @@ from engine.errors import EngineError
 from server.capabilities import capabilities, parameters
 from server.registry import ModelText, Registry, ServedModel
 from server.schemas.models import ModelCard, ModelList
+from server.status import model_state
 
 router = APIRouter()
 
@@ -17,9 +19,10 @@ router = APIRouter()
 @router.get("/models")
 @router.head("/models", include_in_schema=False)
 async def list_models(request: Request) -> ModelList:
-    """All served models, the default first."""
+    """Everything that can be served, the default first."""
     registry: Registry = request.app.state.registry
-    cards = [await _card(model) for model in registry.models]
+    models = await asyncio.to_thread(registry.all)
+    cards = [await _card(registry, model) for model in models]
     ids = [card["id"] for card in cards]
     first, last = (ids[0], ids[-1]) if ids else (None, None)
     return {"object": "list", "data": cards, "first_id": first, "last_id": last, "has_more": False}
@@ -32,16 +35,17 @@ async def retrieve_model(name: str, request: Request) -> ModelCard:
     registry: Registry = request.app.state.registry
     model = registry.find(name)
     known = await _known(model)
-    return {**await _card(model), "parameters": parameters(*known) if known else None}
+    return {**await _card(registry, model), "parameters": parameters(*known) if known else None}
 
 
-async def _card(model: ServedModel) -> ModelCard:
+async def _card(registry: Registry, model: ServedModel) -> ModelCard:
     context_length, known = model.known_context_length, await _known(model)
     return {
         "id": model.name,
         "object": "model",
         "created": model.created,
         "owned_by": "bramley",
+        "state": model_state(registry, model),
         "max_model_len": context_length,
         "context_length": context_length,
         "capabilities": capabilities(*known) if known else None,

@@ -80,16 +80,21 @@ def _model(request: Request, name: str) -> ServedModel:
 def _tokens(text: ModelText, body: TokenizeRequest, context_length: int | None) -> TokenIds | PlainTokens:
     tokenizer = text.tokenizer
     if body.content is not None:
-        ids = tokenizer.encode(body.content, add_special_tokens=body.add_special, parse_special=body.parse_special)
+        ids = prompt_ids(text, body)
         return {"tokens": [_piece(tokenizer, each) for each in ids] if body.with_pieces else ids}
-    if body.prompt is not None:
-        ids = tokenizer.encode(
-            body.prompt, add_special_tokens=body.add_special_tokens, parse_special=body.parse_special
-        )
-    else:
-        ids = list(encode_conversation(text, body))
+    ids = prompt_ids(text, body)
     spelled = [tokenizer.token(each) or "" for each in ids] if body.return_token_strs else None
     return {"count": len(ids), "max_model_len": context_length, "tokens": ids, "token_strs": spelled}
+
+
+def prompt_ids(text: ModelText, body: TokenizeRequest) -> list[int]:
+    """The token ids of the prompt. Raises TemplateFailed."""
+    tokenizer = text.tokenizer
+    if body.content is not None:
+        return tokenizer.encode(body.content, add_special_tokens=body.add_special, parse_special=body.parse_special)
+    if body.prompt is None:
+        return list(encode_conversation(text, body))
+    return tokenizer.encode(body.prompt, add_special_tokens=body.add_special_tokens, parse_special=body.parse_special)
 
 
 def _piece(tokenizer: Tokenizer, token_id: int) -> TokenPiece:

@@ -4,6 +4,9 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
+from server.schemas.base import WireModel
+from server.schemas.status import ModelState
+
 
 class Capabilities(TypedDict):
     """What a model is good for. fim: fills in the middle of a text; prompt_scores: echo with logprobs"""
@@ -24,6 +27,7 @@ class ModelCard(TypedDict):
 
     max_model_len, context_length, max_input_tokens, max_tokens: tokens
     created: Unix seconds; created_at: the same as text
+    state: as in /status
     parameters: by route, the fields of a request that are honoured; in answers about one model
     """
 
@@ -31,6 +35,7 @@ class ModelCard(TypedDict):
     object: Literal["model"]
     created: int
     owned_by: str
+    state: ModelState
     max_model_len: int | None
     context_length: int | None
     capabilities: Capabilities | None
@@ -43,8 +48,14 @@ class ModelCard(TypedDict):
     max_tokens: int | None
 
 
+class LoadRequest(WireModel):
+    """The body of POST /models/{id}/load, which needs none. pin: whether the model stays whatever happens"""
+
+    pin: bool | None = None
+
+
 class ModelList(TypedDict):
-    """All served models, the default first."""
+    """All models that can be served, the default first."""
 
     object: Literal["list"]
     data: list[ModelCard]

@@ -103,10 +103,8 @@ def launch(tmp_path_factory) -> Iterator[Callable[..., Server]]:
     def start(arguments: list, *, wait: bool = True, **settings) -> Server:
         folder = tmp_path_factory.mktemp("server")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("BRAMLEY_", "HF_"))}
-        environment |= {
-            f"BRAMLEY_{name.upper()}": str(value)
-            for name, value in ({"port": 0, "prefix_disk_gb": 0} | settings).items()
-        }
+        defaults = {"port": 0, "prefix_disk_gb": 0, "memory_file": folder / "memory.json"}
+        environment |= {f"BRAMLEY_{name.upper()}": str(value) for name, value in (defaults | settings).items()}
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, *map(str, arguments)],

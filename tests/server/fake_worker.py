@@ -100,6 +100,9 @@ class Worker:
             pass
 
     def take(self, message: protocol.ToWorker) -> None:
+        if isinstance(message, protocol.Peek):
+            self.send(protocol.Peeked(message.request_id, 0))
+            return
         if isinstance(message, protocol.Cancel):
             self.cancelled.append(message.request_id)
             self.rows.pop(message.request_id, None)

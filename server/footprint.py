@@ -1,0 +1,138 @@
+"""How much memory a model takes: guessed from its files at first, then measured, and remembered over restarts.
+
+Knows bytes and a small JSON file; knows nothing of processes. The guess and the measure leave out keys and values: the
+share of those is a limit that the worker keeps to.
+"""
+
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import psutil  # type: ignore[import-untyped]  # it comes without types
+
+from server.errors import ModelTooLarge
+
+# The process itself: interpreter, MLX, buffers of a step.
+OVERHEAD_BYTES = 250 * 10**6
+# MLX computes in float32 on the CPU, where published weights have 16 bits.
+_GROWTH = 1.0 if sys.platform == "darwin" else 2.0
+_BUDGET_SHARE = 0.75
+# Keys and values without a limit of their own get this part of the budget, or what is left, but never less than this.
+_KV_SHARE = 0.25
+_LEAST_KV_BYTES = 64 * 10**6
+_MOST_REMEMBERED = 512
+_CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What the last run of a model told.
+
+    size_bytes: of its files, to know them by
+    base_bytes: of its process without keys and values
+    """
+
+    size_bytes: int
+    base_bytes: int
+    load_seconds: float
+    context_length: int
+
+
+class Measurements:
+    """A small file of what was measured, by model. A damaged file is an empty one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._by_id: dict[str, Measured] | None = None
+
+    def get(self, model_id: str, size_bytes: int) -> Measured | None:
+        """What is known of the model with these files."""
+        found = self._known().get(model_id)
+        return found if found is not None and found.size_bytes == size_bytes else None
+
+    def put(self, model_id: str, measured: Measured) -> None:
+        """Remember, also on disk: whole or not at all. A disk that cannot be written costs a worse guess next time."""
+        known = self._known()
+        known.pop(model_id, None)
+        known[model_id] = measured
+        while len(known) > _MOST_REMEMBERED:
+            del known[next(iter(known))]
+        if self._path is None:
+            return
+        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(msgspec.json.encode(known))
+            temporary.replace(self._path)
+
+    def _known(self) -> dict[str, Measured]:
+        if self._by_id is None:
+            self._by_id = {}
+            if self._path is not None:
+                with contextlib.suppress(OSError, msgspec.MsgspecError):
+                    self._by_id = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Measured])
+        return self._by_id
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Bytes that one model may take.
+
+    base_bytes: weights and process
+    kv_bytes: keys and values of running requests; prefix_bytes: of earlier ones
+    """
+
+    base_bytes: int
+    kv_bytes: int
+    prefix_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.base_bytes + self.kv_bytes + self.prefix_bytes
+
+
+def guess(size_bytes: int) -> int:
+    """Bytes of a process that has these files loaded, before anybody has measured."""
+    return int(_GROWTH * size_bytes) + OVERHEAD_BYTES
+
+
+def share(name: str, base_bytes: int, budget_bytes: int, kv_bytes: int | None, prefix_bytes: int | None) -> Share:
+    """What a model gets of the budget. Keys and values take what is left where nobody has set their size.
+
+    Raises ModelTooLarge.
+    """
+    wanted = int(_KV_SHARE * budget_bytes) if kv_bytes is None else kv_bytes + (kv_bytes // 3)
+    if prefix_bytes is not None:
+        wanted = prefix_bytes + (int(0.75 * _KV_SHARE * budget_bytes) if kv_bytes is None else kv_bytes)
+    least = wanted if kv_bytes is not None else min(wanted, _LEAST_KV_BYTES + (prefix_bytes or 0))
+    if base_bytes + least > budget_bytes:
+        raise ModelTooLarge(name, base_bytes + least, budget_bytes)
+    given = min(wanted, budget_bytes - base_bytes)
+    prefixes = given // 4 if prefix_bytes is None else prefix_bytes
+    return Share(base_bytes, given - prefixes, prefixes)
+
+
+def machine_bytes() -> int:
+    """The memory of this machine, or of the container that this process may not grow out of."""
+    total: int = psutil.virtual_memory().total
+    with contextlib.suppress(OSError, ValueError):
+        return min(total, int(_CONTROL_GROUP.read_text()))
+    return total
+
+
+def default_budget() -> int:
+    """What models may take together where nobody has said it."""
+    return int(_BUDGET_SHARE * machine_bytes())
+
+
+def resident_bytes(process_id: int | None) -> int:
+    """Memory of a process; 0 when it is not there."""
+    if process_id is None:
+        return 0
+    try:
+        return int(psutil.Process(process_id).memory_info().rss)
+    except psutil.Error:
+        return 0

@@ -1,0 +1,306 @@
+"""Who may be in memory: admission by bytes, one queue for all, the least recently used leaves first.
+
+Knows models by what they need and when they were used; knows nothing of processes, text or HTTP.
+Lives on one event loop.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+
+from server.errors import ApiError, ModelLoading, ModelTooLarge, ShuttingDown
+
+# A model that was in use a moment ago is likely to be asked for again at once. It counts as idle after a share of the
+# time that loading it again would take: waiting that long costs little, and loading in vain costs all of it.
+_SETTLE_SHARE = 0.25
+_LONGEST_SETTLE_SECONDS = 2.0
+
+
+class Tenant(Protocol):
+    """A model as the residency sees it."""
+
+    name: str
+    pinned: bool
+
+    @property
+    def load_seconds(self) -> float | None:
+        """How long the last load took; None where that is not known."""
+
+    def need(self, budget_bytes: int) -> int:
+        """Bytes it wants. Raises ModelTooLarge when even the least would not fit into all of the budget."""
+
+    def begin(self) -> None:
+        """Start to load, within what `need` said. Raises ApiError."""
+
+    def measure(self) -> int:
+        """Bytes it is counted with, as far as known by now."""
+
+    async def end(self) -> None:
+        """Unload; afterwards its memory is the system's again."""
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A model's place in memory.
+
+    held_bytes: what admission counts
+    num_leases: requests that need the model to stay
+    leaving: nobody new is let in; it ends with the last lease
+    """
+
+    tenant: Tenant
+    held_bytes: int
+    last_used: float
+    num_leases: int = 0
+    leaving: bool = False
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    ending: "asyncio.Task[None] | None" = None
+
+    def idle_since(self) -> float | None:
+        """When it may be sent away; None while it is in use, pinned or leaving."""
+        if self.num_leases or self.leaving or self.tenant.pinned:
+            return None
+        return self.last_used + min(_SETTLE_SHARE * (self.tenant.load_seconds or 0.0), _LONGEST_SETTLE_SECONDS)
+
+
+@dataclass(eq=False, slots=True)
+class _Ticket:
+    """Everybody who waits for one model to come in: one place in the queue, one load."""
+
+    since: float
+    granted: "asyncio.Future[Place]"
+    num_waiting: int = 0
+
+
+class Residency:
+    """The places and the queue.
+
+    budget_bytes: what all models may take together
+    idle_seconds: a model unused for that long is unloaded; None keeps it until its memory is needed
+    patience_seconds: how long the first in the queue waits for a model to become idle; after that the least recently
+        used one takes no new requests, and leaves when it has finished those it runs
+    queue_seconds: the longest wait of a request in the queue
+    """
+
+    def __init__(
+        self,
+        budget_bytes: int,
+        *,
+        idle_seconds: float | None = None,
+        patience_seconds: float = 15.0,
+        queue_seconds: float = 600.0,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.budget_bytes = budget_bytes
+        self.idle_seconds = idle_seconds
+        self._patience_seconds = patience_seconds
+        self._queue_seconds = queue_seconds
+        self._clock = clock
+        self._places: dict[Tenant, Place] = {}
+        self._queue: dict[Tenant, _Ticket] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def held_bytes(self) -> int:
+        """What is taken of the budget."""
+        return sum(place.held_bytes for place in self._places.values())
+
+    def place(self, tenant: Tenant) -> Place | None:
+        """Where the model is, if it is in memory or on its way in or out."""
+        return self._places.get(tenant)
+
+    def num_waiting(self, tenant: Tenant) -> int:
+        """Requests that wait for the model to come in."""
+        ticket = self._queue.get(tenant)
+        return 0 if ticket is None else ticket.num_waiting
+
+    def unload_at(self, tenant: Tenant) -> float | None:
+        """When the model will leave unless somebody asks for it, on this object's clock."""
+        place = self._places.get(tenant)
+        if place is None or self.idle_seconds is None or place.idle_since() is None:
+            return None
+        return place.last_used + self.idle_seconds
+
+    def admit(self, tenant: Tenant) -> Place:
+        """Take a place at once, before anything else is in memory. Raises ModelTooLarge. Needs no event loop."""
+        place = Place(tenant, tenant.need(self.budget_bytes), self._clock())
+        self._places[tenant] = place
+        return place
+
+    async def acquire(self, tenant: Tenant) -> Place:
+        """A lease on the model's place, which `release` gives back; waits until there is room for it.
+
+        Raises ModelTooLarge, ModelLoading when it takes too long, ShuttingDown, and what `begin` raises.
+        """
+        if self._closed:
+            raise ShuttingDown
+        place = self._places.get(tenant)
+        if place is not None and not place.leaving:
+            place.num_leases += 1
+            return place
+        self._require_possible(tenant)
+        ticket = self._queue.get(tenant)
+        if ticket is None:
+            ticket = self._queue[tenant] = _Ticket(self._clock(), asyncio.get_running_loop().create_future())
+        ticket.num_waiting += 1
+        self._pump()
+        try:
+            async with asyncio.timeout(self._queue_seconds):
+                return await asyncio.shield(ticket.granted)
+        except TimeoutError:
+            self._give_up(tenant, ticket)
+            raise ModelLoading(tenant.name) from None
+        except asyncio.CancelledError:
+            self._give_up(tenant, ticket)
+            raise
+
+    def release(self, place: Place) -> None:
+        """Give a lease back."""
+        place.num_leases -= 1
+        place.last_used = self._clock()
+        if not place.num_leases and not place.gone.is_set():
+            place.held_bytes = place.tenant.measure()
+            if place.leaving:
+                self._end(place)
+        self._pump()
+
+    async def unload(self, tenant: Tenant) -> None:
+        """Let nobody new in, wait for those inside, and unload; nothing to do for a model that is not in memory."""
+        place = self._places.get(tenant)
+        if place is not None:
+            self._leave(place)
+            await place.gone.wait()
+
+    def vanished(self, tenant: Tenant) -> None:
+        """The model's process has ended by itself and will not be started again."""
+        place = self._places.get(tenant)
+        if place is not None and place.ending is None:
+            self._remove(place)
+
+    def close(self) -> None:
+        """Let nobody in any more, and tell so those who wait."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for ticket in self._queue.values():
+            _fail(ticket, ShuttingDown())
+        self._queue.clear()
+
+    def _require_possible(self, tenant: Tenant) -> None:
+        """Raises ModelTooLarge when the model would not fit even if all others that may leave had left."""
+        pinned = sum(place.held_bytes for place in self._places.values() if place.tenant.pinned and not place.leaving)
+        needed = tenant.need(self.budget_bytes)
+        if needed > self.budget_bytes - pinned:
+            raise ModelTooLarge(tenant.name, needed, self.budget_bytes, pinned)
+
+    def _give_up(self, tenant: Tenant, ticket: _Ticket) -> None:
+        """One of those who waited has left; a lease that was granted meanwhile goes back."""
+        if ticket.granted.done():
+            if not ticket.granted.cancelled() and ticket.granted.exception() is None:
+                self.release(ticket.granted.result())
+            return
+        ticket.num_waiting -= 1
+        if not ticket.num_waiting:
+            del self._queue[tenant]
+            self._pump()
+
+    def _pump(self) -> None:
+        """Do whatever can be done now, and come back when time alone will have changed something."""
+        if self._closed:
+            return
+        now = self._clock()
+        self._send_idle_away(now)
+        while self._queue:
+            tenant, ticket = next(iter(self._queue.items()))
+            if tenant in self._places or not self._has_room(tenant, ticket, now):
+                break
+            self._grant(tenant, ticket, now)
+        self._set_timer(now)
+
+    def _send_idle_away(self, now: float) -> None:
+        for tenant, place in list(self._places.items()):
+            due = self.unload_at(tenant)
+            if due is not None and due <= now:
+                self._leave(place)
+
+    def _has_room(self, tenant: Tenant, ticket: _Ticket, now: float) -> bool:
+        """Whether the first in the queue can come in; if not, send away who must leave for it, and who may."""
+        try:
+            needed = tenant.need(self.budget_bytes)
+        except ModelTooLarge:
+            return True  # `begin` says so
+        free = self.budget_bytes - self.held_bytes
+        if needed <= free:
+            return True
+        free += sum(place.held_bytes for place in self._places.values() if place.leaving)
+        staying = sorted(
+            (place for place in self._places.values() if not place.leaving and not place.tenant.pinned),
+            key=lambda place: (place.num_leases > 0, place.last_used),
+        )
+        idle = [place for place in staying if (since := place.idle_since()) is not None and since <= now]
+        impatient = now >= ticket.since + self._patience_seconds
+        chosen: list[Place] = []
+        for place in staying if impatient else idle:
+            if needed <= free:
+                break
+            chosen.append(place)
+            free += place.held_bytes
+        if needed <= free:
+            for place in chosen:
+                self._leave(place)
+        return False
+
+    def _grant(self, tenant: Tenant, ticket: _Ticket, now: float) -> None:
+        del self._queue[tenant]
+        try:
+            place = Place(tenant, tenant.need(self.budget_bytes), now, ticket.num_waiting)
+            self._places[tenant] = place
+            tenant.begin()
+        except ApiError as error:
+            self._places.pop(tenant, None)
+            _fail(ticket, error)
+        else:
+            ticket.granted.set_result(place)
+
+    def _leave(self, place: Place) -> None:
+        place.leaving = True
+        if not place.num_leases:
+            self._end(place)
+
+    def _end(self, place: Place) -> None:
+        if place.ending is None:
+            place.ending = asyncio.create_task(self._ended(place))
+
+    async def _ended(self, place: Place) -> None:
+        try:
+            await place.tenant.end()
+        finally:
+            self._remove(place)
+
+    def _remove(self, place: Place) -> None:
+        if self._places.get(place.tenant) is place:
+            del self._places[place.tenant]
+        place.gone.set()
+        self._pump()
+
+    def _set_timer(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        times = [due for tenant in self._places if (due := self.unload_at(tenant)) is not None]
+        if self._queue:
+            times.append(next(iter(self._queue.values())).since + self._patience_seconds)
+            times += [since for place in self._places.values() if (since := place.idle_since()) is not None]
+        later = [time for time in times if time > now]
+        if later:
+            self._timer = asyncio.get_running_loop().call_later(min(later) - now + 0.001, self._pump)
+
+
+def _fail(ticket: _Ticket, error: Exception) -> None:
+    with contextlib.suppress(asyncio.InvalidStateError):
+        ticket.granted.set_exception(error)
+        ticket.granted.exception()  # all who waited may have left
