@@ -13,10 +13,11 @@ from typing import Protocol
 
 from server.errors import ApiError, ModelLoading, ModelTooLarge, ShuttingDown
 
-# A model that was in use a moment ago is likely to be asked for again at once. It counts as idle after a share of the
-# time that loading it again would take: waiting that long costs little, and loading in vain costs all of it.
-_SETTLE_SHARE = 0.25
-_LONGEST_SETTLE_SECONDS = 2.0
+# A model that was in use a moment ago is likely to be asked for again at once. While others are busy it counts as idle
+# after as long as loading it again would take: so waiting costs at most what loading in vain would. When nobody uses
+# any model, all who could ask for it may be those who wait, and a moment is enough.
+_SHORTEST_SETTLE_SECONDS, _LONGEST_SETTLE_SECONDS = 1.0, 5.0
+_QUIET_SECONDS = 0.5
 
 
 class Tenant(Protocol):
@@ -47,6 +48,8 @@ class Place:
     """A model's place in memory.
 
     held_bytes: what admission counts
+    last_used: when its last lease ended
+    asked_at: when it was first waited for; served: since when some of those who did have had their answers
     num_leases: requests that need the model to stay
     leaving: nobody new is let in; it ends with the last lease
     """
@@ -54,16 +57,22 @@ class Place:
     tenant: Tenant
     held_bytes: int
     last_used: float
+    asked_at: float
     num_leases: int = 0
+    served: float | None = None
     leaving: bool = False
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     ending: "asyncio.Task[None] | None" = None
 
-    def idle_since(self) -> float | None:
-        """When it may be sent away; None while it is in use, pinned or leaving."""
-        if self.num_leases or self.leaving or self.tenant.pinned:
-            return None
-        return self.last_used + min(_SETTLE_SHARE * (self.tenant.load_seconds or 0.0), _LONGEST_SETTLE_SECONDS)
+    @property
+    def may_leave(self) -> bool:
+        """Whether nobody uses it and nothing else keeps it."""
+        return not (self.num_leases or self.leaving or self.tenant.pinned)
+
+    @property
+    def settle_seconds(self) -> float:
+        """How long nobody must have used it before it counts as idle."""
+        return min(max(_SHORTEST_SETTLE_SECONDS, self.tenant.load_seconds or 0.0), _LONGEST_SETTLE_SECONDS)
 
 
 @dataclass(eq=False, slots=True)
@@ -121,13 +130,14 @@ class Residency:
     def unload_at(self, tenant: Tenant) -> float | None:
         """When the model will leave unless somebody asks for it, on this object's clock."""
         place = self._places.get(tenant)
-        if place is None or self.idle_seconds is None or place.idle_since() is None:
+        if place is None or self.idle_seconds is None or not place.may_leave:
             return None
         return place.last_used + self.idle_seconds
 
     def admit(self, tenant: Tenant) -> Place:
         """Take a place at once, before anything else is in memory. Raises ModelTooLarge. Needs no event loop."""
-        place = Place(tenant, tenant.need(self.budget_bytes), self._clock())
+        now = self._clock()
+        place = Place(tenant, tenant.need(self.budget_bytes), now, now)
         self._places[tenant] = place
         return place
 
@@ -161,7 +171,9 @@ class Residency:
     def release(self, place: Place) -> None:
         """Give a lease back."""
         place.num_leases -= 1
-        place.last_used = self._clock()
+        place.last_used = now = self._clock()
+        if place.served is None:
+            place.served = now
         if not place.num_leases and not place.gone.is_set():
             place.held_bytes = place.tenant.measure()
             if place.leaving:
@@ -241,7 +253,7 @@ class Residency:
             (place for place in self._places.values() if not place.leaving and not place.tenant.pinned),
             key=lambda place: (place.num_leases > 0, place.last_used),
         )
-        idle = [place for place in staying if (since := place.idle_since()) is not None and since <= now]
+        idle = [place for place in staying if (since := self._idle_since(place)) is not None and since <= now]
         impatient = now >= ticket.since + self._patience_seconds
         chosen: list[Place] = []
         for place in staying if impatient else idle:
@@ -254,10 +266,28 @@ class Residency:
                 self._leave(place)
         return False
 
+    def _idle_since(self, place: Place) -> float | None:
+        """When a model may leave to make room; None while it may not.
+
+        Those who use it may have been among those who waited for another model: that time is no sign of its being idle.
+        """
+        if not place.may_leave:
+            return None
+        since = place.last_used + place.settle_seconds
+        others = sorted((each for each in self._places.values() if each is not place), key=lambda each: each.asked_at)
+        if not any(other.num_leases for other in others):
+            return min(since, max(each.last_used for each in self._places.values()) + _QUIET_SECONDS)
+        for other in others:
+            if other.asked_at < since and (other.served is None or other.served > place.last_used):
+                if other.served is None and other.num_leases:
+                    return None
+                since = max(since, (other.served or 0.0) + place.settle_seconds)
+        return since
+
     def _grant(self, tenant: Tenant, ticket: _Ticket, now: float) -> None:
         del self._queue[tenant]
         try:
-            place = Place(tenant, tenant.need(self.budget_bytes), now, ticket.num_waiting)
+            place = Place(tenant, tenant.need(self.budget_bytes), now, ticket.since, ticket.num_waiting)
             self._places[tenant] = place
             tenant.begin()
         except ApiError as error:
@@ -294,7 +324,7 @@ class Residency:
         times = [due for tenant in self._places if (due := self.unload_at(tenant)) is not None]
         if self._queue:
             times.append(next(iter(self._queue.values())).since + self._patience_seconds)
-            times += [since for place in self._places.values() if (since := place.idle_since()) is not None]
+            times += [since for place in self._places.values() if (since := self._idle_since(place)) is not None]
         later = [time for time in times if time > now]
         if later:
             self._timer = asyncio.get_running_loop().call_later(min(later) - now + 0.001, self._pump)

@@ -214,24 +214,24 @@ def test_lines_of_the_log_are_json_where_asked_and_hold_no_prompt_and_no_key(sta
 
 
 def test_twenty_streams_complete_after_the_signal_to_end(start_small):
-    server = start_small("alpha")
+    server = start_small("alpha", "--max-rows", "20")
     begun = threading.Barrier(21)
 
     def stream(_) -> int:
-        body = stream_of("alpha", 150)
+        body = stream_of("alpha", 600)
         with server.client() as client, client.stream("POST", "/v1/completions", json=body) as answer:
             lines = answer.iter_lines()
             next(lines)
-            begun.wait(30)
+            begun.wait(60)
             return num_tokens(lines)
 
     with ThreadPoolExecutor(20) as pool:
         answers = pool.map(stream, range(20))
-        begun.wait(30)
+        begun.wait(60)
         server.process.send_signal(signal.SIGTERM)
         health = server.wait_for(lambda: (r := httpx.get(f"{server.url}/health")).status_code == 503 and r)
         assert health.json()["status"] == "draining"
-        assert list(answers) == [150] * 20
+        assert list(answers) == [600] * 20
     assert server.process.wait(30) == 0
 
 
