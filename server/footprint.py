@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import psutil  # type: ignore[import-untyped]  # it comes without types
+import psutil
 
 from server.errors import ModelTooLarge
 

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from time import monotonic, time
 
-import psutil  # type: ignore[import-untyped]  # it comes without types
+import psutil
 
 from engine.settings import EngineStats
 from server.errors import ModelTooLarge

@@ -142,7 +142,8 @@ def main() -> None:
         folder = Path(name)
         process, url = start(make_store(folder), folder)
         try:
-            asyncio.run(send_all(url, list(NAMES), 1, given.tokens))  # what is imported and kept once
+            # What is imported, and what the server keeps of its busiest moment.
+            asyncio.run(send_all(url, [*NAMES] * given.clients, given.clients, given.tokens))
             before, system_before = settled_memory_mb(process), psutil.virtual_memory().used / 1e6
             loads_before = (folder / "log").read_text().count(" loads in ")
             httpx.post(f"{url}/v1/models/{NAMES[0]}/load", timeout=60)

@@ -4,6 +4,7 @@ import json
 import random
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -245,3 +246,45 @@ def test_sixteen_clients_and_three_models_lose_nothing(start_small):
         assert " ended with code" not in server.log
         server.wait_for(lambda: not workers(server))
         assert status(client)["memory"]["reserved_bytes"] == 0
+
+
+def test_loads_killed_at_random_points_are_made_good(start_small):
+    rng, server = random.Random(3), start_small("alpha")
+    with server.client() as client, ThreadPoolExecutor(1) as pool:
+        for name in (*NAMES, *NAMES):
+            client.post(f"/v1/models/{name}/unload").raise_for_status()
+            loading = pool.submit(load, server, name)
+            worker = server.wait_for(lambda name=name: worker_of(server, name))
+            time.sleep(rng.uniform(0, 0.5))
+            worker.kill()
+            assert loading.result().status_code in (200, 503)
+            answer = server.wait_for(lambda name=name: (r := complete(client, name)).status_code == 200 and r, 30)
+            assert answer.json()["usage"]["completion_tokens"] == 4
+
+
+def load(server, name: str) -> httpx.Response:
+    with server.client(timeout=60) as client:
+        return client.post(f"/v1/models/{name}/load")
+
+
+def worker_of(server, name: str) -> psutil.Process | None:
+    try:
+        return next((worker for worker in workers(server) if worker.cmdline()[-2].endswith(name)), None)
+    except (psutil.Error, IndexError):
+        return None
+
+
+def test_servers_killed_at_random_points_leave_nothing_behind(start_small, small_store, tmp_path):
+    rng, whole = random.Random(5), [model.id for model in small_store.list()]
+    for _ in range(6):
+        server = start_small("beta", wait=False, memory_file=tmp_path / "memory.json")
+        time.sleep(rng.uniform(0, 1.5))
+        orphans = workers(server)
+        server.process.kill()
+        server.process.wait()
+        psutil.wait_procs(orphans, timeout=10)
+        assert not [worker for worker in orphans if worker.is_running()]
+        assert [model.id for model in small_store.list()] == whole
+    server = start_small("beta", memory_file=tmp_path / "memory.json")
+    with server.client() as client:
+        assert complete(client, "beta").status_code == 200
