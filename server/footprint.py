@@ -41,22 +41,22 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class Measurements:
-    """A small file of what was measured, by model. A damaged file is an empty one."""
+    """A small file of what was measured, by model and way of running it. A damaged file is an empty one."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._by_id: dict[str, Measured] | None = None
+        self._by_run: dict[str, Measured] | None = None
 
-    def get(self, model_id: str, size_bytes: int) -> Measured | None:
+    def get(self, run: str, size_bytes: int) -> Measured | None:
         """What is known of the model with these files."""
-        found = self._known().get(model_id)
+        found = self._known().get(run)
         return found if found is not None and found.size_bytes == size_bytes else None
 
-    def put(self, model_id: str, measured: Measured) -> None:
+    def put(self, run: str, measured: Measured) -> None:
         """Remember, also on disk: whole or not at all. A disk that cannot be written costs a worse guess next time."""
         known = self._known()
-        known.pop(model_id, None)
-        known[model_id] = measured
+        known.pop(run, None)
+        known[run] = measured
         while len(known) > _MOST_REMEMBERED:
             del known[next(iter(known))]
         if self._path is None:
@@ -68,12 +68,12 @@ class Measurements:
             temporary.replace(self._path)
 
     def _known(self) -> dict[str, Measured]:
-        if self._by_id is None:
-            self._by_id = {}
+        if self._by_run is None:
+            self._by_run = {}
             if self._path is not None:
                 with contextlib.suppress(OSError, msgspec.MsgspecError):
-                    self._by_id = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Measured])
-        return self._by_id
+                    self._by_run = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Measured])
+        return self._by_run
 
 
 @dataclass(frozen=True, slots=True)

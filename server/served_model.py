@@ -90,7 +90,9 @@ class ServedModel:
         self.reading = ReadingPace()
         self._residency = residency
         self._measurements = measurements
-        self._known = measurements.get(stored.id, stored.num_bytes)
+        # What changes how much memory the same files take.
+        self._run = f"{stored.id} {supervisor.engine.bits} {supervisor.engine.kernels}"
+        self._known = measurements.get(self._run, stored.num_bytes)
         self._share: Share | None = None
         self._wanted = supervisor.engine
         self._began = 0.0
@@ -209,7 +211,7 @@ class ServedModel:
     def _write_down(self) -> None:
         self._remember()
         if self._known is not None and self.supervisor.info is not None:
-            self._measurements.put(self.name, self._known)
+            self._measurements.put(self._run, self._known)
 
     def _remember(self, load_seconds: float | None = None) -> None:
         """Measure the process, if its model is loaded."""

@@ -25,7 +25,7 @@ async def health(request: Request) -> JSONResponse:
         return _failing(_DRAINING, "draining", "The server is shutting down.")
     if state.state in ("failed", "stuck"):
         return _failing(_UNHEALTHY, state.state, f"The model cannot answer: {state.reason}.")
-    if state.state == "ready":
+    if state.state in ("ready", "stopped"):  # what is not in memory is loaded by the next request
         return JSONResponse({"status": "ok"})
     return JSONResponse({"status": "loading", "done_bytes": state.done_bytes, "total_bytes": state.total_bytes})
 
