@@ -21,7 +21,7 @@ const MOVES = { unloaded: "load", failed: "load", ready: "unload" };
 
 const whole = (value) => Math.round(value).toLocaleString();
 const charts = {
-  rate: new Chart($("rate"), { name: "Tokens per second", series: ["written", "read"], format: whole }),
+  rate: new Chart($("rate"), { name: "Tokens per second", series: ["written"], format: whole }),
   requests: new Chart($("requests"), { name: "Requests", series: ["running", "waiting"], format: whole }),
   hits: new Chart($("hits"), { name: "Prompt tokens found in the cache", series: ["found"], format: (value) => `${whole(value)} %` }),
   memory: new Chart($("memory"), { name: "Memory", series: ["in use"], format: bytes }),
@@ -33,7 +33,8 @@ function draw(status) {
   const times = samples.map(({ at }) => at);
   const column = (name) => samples.map((sample) => sample[name]);
   const [written, read] = [rates(samples, "generated_tokens"), rates(samples, "prompt_tokens")];
-  charts.rate.draw(times, [written, read], { now: whole(written.at(-1) ?? 0), unit: "written", top: 10 });
+  // Prompts are counted when they are whole: drawn as a line they would be spikes that hide everything else.
+  charts.rate.draw(times, [written], { now: whole(written.at(-1) ?? 0), unit: `written, ${whole(read.at(-1) ?? 0)} read`, top: 10 });
   charts.requests.draw(times, [column("running"), column("queued")], { now: whole(last.running), unit: last.queued ? `running, ${whole(last.queued)} waiting` : "running", top: 2 });
   const share = sumOfShares(status.models);
   charts.hits.draw(times, [shares(samples)], { now: share === null ? "–" : `${whole(share)} %`, unit: share === null ? "nothing asked yet" : "since loading", top: 100 });

@@ -169,8 +169,9 @@ class Page:
         """With the mouse, where the element is, as soon as it is seen and on top."""
         name = json.dumps(selector)
         x, y = self.wait(
-            f"(() => {{ const node = document.querySelector({name}); node.scrollIntoView({{block: 'nearest'}});"
-            " const box = node.getBoundingClientRect(); const x = box.x + box.width / 2, y = box.y + box.height / 2;"
+            f"(() => {{ const node = document.querySelector({name}); if (!node) return null;"
+            " node.scrollIntoView({block: 'nearest'}); const box = node.getBoundingClientRect();"
+            " const x = box.x + box.width / 2, y = box.y + box.height / 2;"
             " return node.contains(document.elementFromPoint(x, y)) && [x, y]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
