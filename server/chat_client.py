@@ -46,6 +46,16 @@ class ChatClient:
         """True when a server answers there and has this model."""
         return self._ask("GET", f"/v1/models/{quote(model, safe='')}")[0] == http.HTTPStatus.OK
 
+    def is_bramley(self) -> bool | None:
+        """Whether it is Bramley that answers there, and takes the key; None where nothing answers in time."""
+        status, body = self._ask("GET", "/v1/models")
+        if status == 0:
+            return None
+        try:
+            return any(card["owned_by"] == "bramley" for card in body["data"])
+        except (TypeError, KeyError):
+            return False
+
     def models(self) -> Sequence[Mapping[str, Any]]:
         """What GET /v1/models lists; nothing where no server answers or the key does not fit."""
         status, body = self._ask("GET", "/v1/models")

@@ -16,13 +16,13 @@ _ASK_SECONDS = 0.2
 
 def look(settings: Settings) -> Iterator[Finding]:
     """Port, address, keys and doors."""
-    yield _port(settings)
     keys: tuple[str, ...] = ()
     try:
         keys = settings.keys()
     except OSError as error:
         mend = "Create it with one key per line, or set api_keys_file to another file."
         yield failure("API keys", f"{settings.api_keys_file} cannot be read: {error.strerror}", mend)
+    yield _port(settings, keys)
     yield _address(settings, keys)
     yield from _key_files(settings)
     if "*" in settings.allowed_hosts and not keys:
@@ -33,16 +33,20 @@ def look(settings: Settings) -> Iterator[Finding]:
         yield warning("allowed origins", "any web page", "Name them one by one, or set an API key.")
 
 
-def _port(settings: Settings) -> Finding:
+def _port(settings: Settings, keys: tuple[str, ...]) -> Finding:
     host, port = reachable(settings.host), settings.port
     if port == 0:
         return ok("port", "any free one")
     if not _answers(host, port):
         return ok("port", f"{port} is free")
-    client = ChatClient(host, port, ask_seconds=_ASK_SECONDS)
-    if client.is_up():
+    bramley = ChatClient(host, port, next(iter(keys), ""), _ASK_SECONDS).is_bramley()
+    if bramley:
         return ok("port", f"{port}: Bramley is serving")
-    return failure("port", f"{port} is used by another program", "Stop that one, or choose another with --port.")
+    if bramley is None:
+        mend = "`bramley ps` asks with more patience; if it is another program, choose another port with --port."
+        return warning("port", f"{port} is taken, and whoever has it did not answer within {_ASK_SECONDS} s", mend)
+    found = f"{port} is used by another program, or by a Bramley that wants another key"
+    return failure("port", found, "Stop that one, or choose another with --port.")
 
 
 def _answers(host: str, port: int) -> bool:

@@ -145,6 +145,11 @@ def _handler(stub):
                 self.end_headers()
                 self.wfile.write(json.dumps(stub.status_page).encode())
                 return
+            if self.path == "/v1/models":
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b'{"data": [{"id": "stub", "owned_by": "bramley", "context_length": 128}]}')
+                return
             self.send_response(200 if self.path in ("/health", "/v1/models/stub", "/v1/models/org%2Fstub") else 404)
             self.end_headers()
 

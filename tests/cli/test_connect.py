@@ -184,6 +184,11 @@ def test_a_model_that_embeds_is_connected_as_one():
     assert "roles: [embed]" in CLIENTS["continue"](served, HOME).text
 
 
+def test_a_running_server_is_asked_for_its_model_and_context(connect, stub_server):
+    url, model, context_length = pieces("zed", connect("zed").stdout)
+    assert (url, model, context_length) == (f"http://127.0.0.1:{stub_server.port}/v1", "stub", 128)
+
+
 def test_an_unknown_model_is_refused(connect):
     result = connect("zed", "--model", "lama")
     assert result.returncode == 1
