@@ -14,7 +14,7 @@ def bench(
         typer.Argument(help="URLs of servers, else one is started; --help lists the options.", show_default=False),
     ] = None,
 ) -> None:
-    """Measure a server: tokens per second, first tokens, many streams, prefixes, a long prompt beside others."""
+    """Measure a server. Tokens per second, first tokens, many streams, prefixes, a long prompt beside others."""
     import os
     import sys
     from pathlib import Path

@@ -28,7 +28,7 @@ def connect(
     config: ConfigFile = None,
     models_dir: ModelsDir = None,
 ) -> None:
-    """Show, or write, what another program needs to use this server: Open WebUI, Zed, Codex and others."""
+    """Show or write other programs' settings. What Open WebUI, Zed, Codex and others need to use this server."""
     from dataclasses import replace
     from pathlib import Path
 

@@ -6,7 +6,7 @@ _MARKS = {"ok": "ok", "warning": "!", "failure": "FAIL"}
 
 
 def doctor(as_json: AsJson = False, config: ConfigFile = None, models_dir: ModelsDir = None) -> None:
-    """Check this machine: chip, memory, MLX, kernels, disk, port, safety. Exit code 1 where something is wrong."""
+    """Check this machine, and say how to mend it. Loads nothing; exit code 1 where something is wrong."""
     from dataclasses import asdict
 
     import typer

@@ -22,7 +22,7 @@ def pull(name: ModelName, config: ConfigFile = None, models_dir: ModelsDir = Non
 
 
 def ls(as_json: AsJson = False, config: ConfigFile = None, models_dir: ModelsDir = None) -> None:
-    """List the models that can be served: those of the store, and those of the user's Hugging Face cache."""
+    """List the models that can be served. Those of the store, and those of the user's Hugging Face cache."""
     from server.commands.find import store_of
     from server.terminal import note, print_json, show_models
 
@@ -38,7 +38,7 @@ def ls(as_json: AsJson = False, config: ConfigFile = None, models_dir: ModelsDir
 
 
 def show(name: ModelName, as_json: AsJson = False, config: ConfigFile = None, models_dir: ModelsDir = None) -> None:
-    """Describe a model from its files: what it is, where it lies, what it can do. Loads nothing."""
+    """Describe a model from its files. What it is, where it lies, how it is packed. Loads nothing."""
     from dataclasses import asdict
 
     from server.commands.find import store_of
@@ -78,7 +78,7 @@ def verify(
     config: ConfigFile = None,
     models_dir: ModelsDir = None,
 ) -> None:
-    """Read every byte of models, and compare with the checksums of their arrival. Exit code 3 where one differs."""
+    """Hold models against their checksums. Reads every byte, and ends with exit code 3 where a file differs."""
     from dataclasses import asdict
 
     from server.commands.find import store_of
@@ -106,7 +106,7 @@ def rm(
     config: ConfigFile = None,
     models_dir: ModelsDir = None,
 ) -> None:
-    """Delete a model from the store, or what is left of an unfinished download."""
+    """Delete a model from the store. Also a damaged one, or what is left of an unfinished download."""
     from server.commands.find import store_of
     from server.store_errors import megabytes
     from server.terminal import is_terminal, say

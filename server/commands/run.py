@@ -31,7 +31,7 @@ def run(
     config: ConfigFile = None,
     models_dir: ModelsDir = None,
 ) -> None:
-    """Chat in the terminal, with the running server where it has the model, else with one for this chat alone."""
+    """Chat in the terminal. With the running server where it has the model, else with one for this chat alone."""
     from server.chat_client import ChatClient, reachable
     from server.commands.find import model_here, store_of
     from server.own_server import own_server, serve_command

@@ -17,7 +17,7 @@ def ps(
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Show what the running server holds in memory and does. Exit code 1 where none runs."""
+    """Show what the running server holds and does. Exit code 1 where none runs."""
     from server.store_errors import megabytes
     from server.terminal import note, print_json, show_rows
 
@@ -39,7 +39,7 @@ def stop(
     everything: Annotated[bool, typer.Option("--all", "-a", help="Every model.")] = False,
     config: ConfigFile = None,
 ) -> None:
-    """Have the running server unload a model, once its running answers are finished. The server itself goes on."""
+    """Unload a model of the running server. Its running answers are finished first; the server itself goes on."""
     from urllib.parse import quote
 
     from server.terminal import say

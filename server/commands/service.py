@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from server.settings import Settings
 
 app = typer.Typer(
-    help="Run the server with your session: a launchd agent on macOS, a systemd user unit on Linux.",
+    help="Run the server with your session. A launchd agent on macOS, a systemd user unit on Linux.",
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
