@@ -169,3 +169,26 @@ def test_without_a_status_route_the_page_reads_what_there_is(open_page, fake):
     page.wait("document.querySelector('#requests path.line').getAttribute('d').includes('L')")
     assert "org/fake" in page.text("#models")
     assert page.text("#state") == "Answering"
+
+
+def test_models_are_loaded_and_unloaded_from_the_status_page(open_page, start_fake):
+    page = open_page(f"{start_fake(names=('first', 'org--other')).url}/status")
+    page.click('[aria-label="Load org/other"]')
+    page.wait("!!document.querySelector('[aria-label=\"Unload org/other\"]')")
+    assert "context 4,096" in page.text(".model:nth-child(2)").replace("\n", " ")
+    page.click('[aria-label="Unload org/other"]')
+    page.wait("!!document.querySelector('[aria-label=\"Load org/other\"]')")
+    assert page.text("#state") == "Answering"
+
+
+def test_downloads_show_how_far_they_are(open_page, fake):
+    pull = {"id": "org/big", "state": "running", "done_bytes": 250_000_000, "total_bytes": 1_000_000_000}
+    with_pull = (
+        "const real = fetch; globalThis.fetch = async (path, options) => { const response = await real(path, options);"
+        " return path === '/v1/status'"
+        f" ? new Response(JSON.stringify({{...await response.json(), pulls: [{json.dumps(pull)}]}})) : response; }}"
+    )
+    page = open_page(f"{fake.url}/status", first=with_pull)
+    page.wait("!!document.querySelector('#pulls progress')")
+    assert page.run("document.querySelector('#pulls progress').value") == 0.25
+    assert "250 MB of 1 GB" in page.text("#pulls")
