@@ -66,9 +66,8 @@ def test_errors_are_the_client_s_own_and_explain_themselves(sdk):
         sdk.models.retrieve("gpt-4o")
     with pytest.raises(openai.BadRequestError, match="temperature"):
         sdk.chat.completions.create(model="org/fake", messages=HELLO, temperature=9)
-    tool = {"type": "function", "function": {"name": "f"}}
-    with pytest.raises(openai.BadRequestError, match="tool_choice is not supported"):
-        sdk.chat.completions.create(model="org/fake", messages=HELLO, tools=[tool], tool_choice="required")
+    with pytest.raises(openai.BadRequestError, match="web_search_options is not supported"):
+        sdk.chat.completions.create(model="org/fake", messages=HELLO, web_search_options={})
 
 
 def test_an_error_in_a_stream_is_raised(sdk):
