@@ -103,6 +103,18 @@ BRAMLEY_INLINE Words add_products(Words sums, Words a, int32_t b) {
   return {_mm512_add_epi32(sums.v, _mm512_madd_epi16(a.v, _mm512_set1_epi32(b)))};
 #endif
 }
+#if defined(__AVX512VNNI__)
+#define BRAMLEY_BYTE_PRODUCTS
+BRAMLEY_INLINE Words broadcast_word(int32_t word) { return {_mm512_set1_epi32(word)}; }
+// Per lane: sums + the products of four bytes of a, taken as unsigned, with four of b, taken as signed.
+BRAMLEY_INLINE Words add_byte_products(Words sums, Words a, Words b) {
+  return {_mm512_dpbusd_epi32(sums.v, a.v, b.v)};
+}
+template <int shift>
+BRAMLEY_INLINE Words shifted_up(Words a) {
+  return {_mm512_slli_epi32(a.v, shift)};
+}
+#endif
 BRAMLEY_INLINE Words add_words(Words a, Words b) { return {_mm512_add_epi32(a.v, b.v)}; }
 BRAMLEY_INLINE Floats to_floats(Words a) { return {_mm512_cvtepi32_ps(a.v)}; }
 

@@ -62,7 +62,7 @@ class PackPanels : public CpuPrimitive {
   PackPanels(mx::Stream stream, PanelLayout layout, int bits) : CpuPrimitive(stream), layout_(layout), bits_(bits) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
-    allocate(outputs[0]);
+    allocate_to_stay(outputs[0]);
     const Strided<uint32_t> packed(inputs[0]);
     // Scales are copied bit by bit, whatever their type.
     const auto *scales = dense_data<uint8_t>(inputs[1]), *biases = dense_data<uint8_t>(inputs.back());
@@ -126,7 +126,7 @@ class PackDense : public CpuPrimitive {
   PackDense(mx::Stream stream, DenseLayout layout) : CpuPrimitive(stream), layout_(layout) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
-    allocate(outputs[0]);
+    allocate_to_stay(outputs[0]);
     if (layout_.value_bytes() == 4) {
       pack<uint32_t>(inputs[0], outputs[0]);
     } else {

@@ -7,6 +7,11 @@
 #include <mlx/primitives.h>
 #include <mlx/utils.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <cstdint>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -26,6 +31,17 @@ class CpuPrimitive : public mx::Primitive {
  protected:
   // Gives an output its memory.
   static void allocate(mx::array& out) { out.set_data(mx::allocator::malloc(out.nbytes())); }
+
+  // The same for what stays and is read again and again: in large pages, where the system has them to give.
+  static void allocate_to_stay(mx::array& out) {
+    allocate(out);
+#if defined(__linux__)
+    constexpr uintptr_t kPage = 2 << 20;
+    const auto address = reinterpret_cast<uintptr_t>(out.data<uint8_t>());
+    const uintptr_t begin = (address + kPage - 1) / kPage * kPage, end = (address + out.nbytes()) / kPage * kPage;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+  }
 
   // Runs a callable in the order of the stream. MLX keeps the inputs' and outputs' memory until it has run, so raw
   // pointers may be captured.

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "lanes.hpp"
+
 namespace bramley {
 namespace {
 
@@ -34,13 +36,32 @@ RoundedRows::RoundedRows(const PanelLayout& layout, int rows)
     : layout_(layout),
       rows_(rows),
       values_(new int16_t[static_cast<size_t>(rows) * layout.columns]),
-      factors_(new float[static_cast<size_t>(rows) * layout.groups() * 2]) {}
+      factors_(new float[static_cast<size_t>(rows) * layout.groups() * 2]) {
+#if defined(BRAMLEY_BYTE_PRODUCTS)
+  if (rows == 1 && layout.bits == 4 && !layout.table) split_.reset(new uint8_t[static_cast<size_t>(layout.columns) * 2]);
+#endif
+}
 
 void RoundedRows::read(int row, const float* x) {
   const int units = layout_.group_size / kUnit;
   for (int group = 0; group < layout_.groups(); ++group) {
     int16_t* values = values_.get() + group * units * stride() + row * kUnit;
     round_group(x + group * layout_.group_size, values, factors_.get() + (static_cast<size_t>(group) * rows_ + row) * 2);
+  }
+  if (split_ != nullptr) split_row();
+}
+
+void RoundedRows::split_row() {
+  const int16_t* values = values_.get();
+  uint8_t* out = split_.get();
+  for (int word = 0; word < layout_.columns / 8; ++word, values += 8, out += 16) {
+    // Even columns 0, 2, 4, 6, then odd ones, where pairs of columns lie four apart.
+    constexpr int kOrder[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    for (int i = 0; i < 8; ++i) {
+      const auto value = static_cast<uint16_t>(values[kOrder[i]]);
+      out[i] = static_cast<uint8_t>(value >> 8);
+      out[8 + i] = static_cast<uint8_t>(value);
+    }
   }
 }
 
@@ -51,6 +72,7 @@ void RoundedRows::clear(int row) {
   for (int group = 0; group < layout_.groups(); ++group) {
     std::fill_n(factors_.get() + (static_cast<size_t>(group) * rows_ + row) * 2, 2, 0.0f);
   }
+  if (split_ != nullptr) split_row();
 }
 
 void RoundedRows::copy_row(int row, const RoundedRows& from, int source) {
@@ -62,6 +84,7 @@ void RoundedRows::copy_row(int row, const RoundedRows& from, int source) {
     const float* factors = from.factors_.get() + (static_cast<size_t>(group) * from.rows_ + source) * 2;
     std::copy_n(factors, 2, factors_.get() + (static_cast<size_t>(group) * rows_ + row) * 2);
   }
+  if (split_ != nullptr) split_row();
 }
 
 void RoundedRows::round_group(const float* x, int16_t* values, float* factors) const {

@@ -29,7 +29,12 @@ class RoundedRows {
   const int16_t* values() const { return values_.get(); }
   const float* factors() const { return factors_.get(); }
 
+  // Of a single row with 4-bit weights: for each word of 8 columns the upper bytes of its even columns, of its odd ones,
+  // then the lower bytes in the same way; 16 bytes in all. Null where there is no use for them.
+  const uint8_t* split() const { return split_.get(); }
+
  private:
+  void split_row();
   void round_group(const float* x, int16_t* values, float* factors) const;
   size_t stride() const { return static_cast<size_t>(rows_) * kUnit; }  // between units
 
@@ -37,6 +42,7 @@ class RoundedRows {
   int rows_;
   std::unique_ptr<int16_t[]> values_;
   std::unique_ptr<float[]> factors_;
+  std::unique_ptr<uint8_t[]> split_;
 };
 
 }  // namespace bramley

@@ -45,7 +45,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("urls", nargs="*", metavar="URL", help="base URL such as http://127.0.0.1:8080/v1")
     parser.add_argument("--model", help="model name; the default is the first that each server lists, or smollm2-135m")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the table shows medians (default 5)")
-    parser.add_argument("--tokens", type=int, default=48, help="tokens generated per stream (default 48)")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens generated per stream (default 128)")
     parser.add_argument("--streams", type=int, default=8, help="streams at once (default 8)")
     parser.add_argument("--prompt-tokens", type=int, default=700, help="length of the prefix (default 700)")
     parser.add_argument("--long-prompt-tokens", type=int, default=1500, help="length of the newcomer (default 1500)")
