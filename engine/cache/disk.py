@@ -11,7 +11,8 @@ import os
 import queue
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _LENGTH = struct.Struct("<I")
 _LONGEST_HEADER = 1 << 16
 _SUFFIX = ".kv"
 _QUEUED_BLOCKS = 64
+_READERS = 4
 _DTYPES = {str(dtype).removeprefix("mlx.core."): dtype for dtype in (mx.float32, mx.float16, mx.bfloat16, mx.uint32)}
 
 DiskBlock = Block[Content]
@@ -41,7 +43,8 @@ class DiskTier:
     limit_bytes: of all files together
     num_damaged: files that were refused
 
-    One thread writes; what it cannot keep up with is not kept. Reading is done by whoever asks.
+    One thread writes; what it cannot keep up with is not kept. Reading is done by whoever asks, with the help of a few
+    threads where it is known what will be asked for next.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -51,6 +54,8 @@ class DiskTier:
         self._sizes: dict[str, int] = {}
         self._queue: queue.Queue[tuple[str, list[bytes | memoryview]] | None] = queue.Queue(_QUEUED_BLOCKS)
         self._lock = threading.Lock()
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="prefix store reader")
+        self._ahead: dict[str, Future[bytes]] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._thread = threading.Thread(target=self._write_for_ever, name="prefix store writer", daemon=True)
         self._thread.start()
@@ -66,14 +71,20 @@ class DiskTier:
 
     def read(self, block: DiskBlock) -> Content | None:
         """The content, or None when the file is gone, damaged or another's."""
-        path = self._path(_name(block))
+        name = _name(block)
+        path, ahead = self._path(name), self._ahead.pop(name, None)
         try:
-            data = path.read_bytes()
+            data = _checked(path) if ahead is None else ahead.result()
             os.utime(path)
             return _content(data, block)
         except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
             self._refuse(path, error)
             return None
+
+    def read_ahead(self, blocks: Sequence[DiskBlock]) -> None:
+        """Begin to read and check the files of these blocks, which are about to be asked for; forgets others' files."""
+        names = [_name(block) for block in blocks]
+        self._ahead = {name: self._readers.submit(_checked, self._path(name)) for name in names}
 
     def known(self) -> Iterator[list[tuple[int, ...]]]:
         """What the folder holds: for every block its tokens and those of the blocks before it, parents first."""
@@ -99,6 +110,7 @@ class DiskTier:
 
     def close(self) -> None:
         """Write what is queued, and stop."""
+        self._readers.shutdown(cancel_futures=True)
         self._queue.put(None)
         self._thread.join()
 
@@ -194,18 +206,26 @@ def _read_header(path: Path) -> tuple[str, tuple[int, ...]]:
     return parent, tokens
 
 
-def _content(data: bytes, block: DiskBlock) -> Content:
-    header, start = _header(data)
+def _checked(path: Path) -> bytes:
+    """A whole file. Raises OSError and ValueError."""
+    data = path.read_bytes()
     digest = hashlib.sha256(memoryview(data)[len(_MAGIC) + _DIGEST_BYTES :]).digest()
     if digest != data[len(_MAGIC) : len(_MAGIC) + _DIGEST_BYTES]:
         raise ValueError("checksum")
+    return data
+
+
+def _content(data: bytes, block: DiskBlock) -> Content:
+    header, start = _header(data)
     if tuple(header["tokens"]) != block.tokens:
         raise ValueError("other tokens")
     stacks = []
     for name, shape in header["stacks"]:
         dtype = _DTYPES[name]
         num_bytes = dtype.size * int(np.prod(shape))
-        raw = np.frombuffer(data, np.uint8, num_bytes, start)
+        # MLX copies whole words several times as fast as bytes.
+        word = np.uint32 if num_bytes % 4 == 0 else np.uint8
+        raw = np.frombuffer(data, word, num_bytes // np.dtype(word).itemsize, start)
         stacks.append(mx.array(raw).view(dtype).reshape(shape))
         start += num_bytes
     return Content(tuple(stacks), tuple(header["order"]))

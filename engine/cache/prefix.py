@@ -18,6 +18,8 @@ class Sized(Protocol):
         """Bytes in memory."""
 
 
+_AHEAD_BLOCKS = 16  # read at once from the slower tier: bounds what is in memory beside the contents
+
 SizedT = TypeVar("SizedT", bound=Sized)
 
 
@@ -51,6 +53,9 @@ class Tier(Protocol[SizedT]):
 
     def read(self, block: Block[SizedT]) -> SizedT | None:
         """The content, or None when it is gone or damaged."""
+
+    def read_ahead(self, blocks: Sequence[Block[SizedT]]) -> None:
+        """Begin to read what will be asked for next."""
 
     def close(self) -> None:
         """Write what is still to be written."""
@@ -103,6 +108,7 @@ class PrefixStore(Generic[SizedT]):
     def find(self, tokens: Sequence[int], most: int) -> Match[SizedT]:
         """The longest stored prefix of these tokens, of at most `most`."""
         found: list[tuple[Block[SizedT], int]] = []
+        unread = self._unread(tokens, most)
         block, start = self._root, 0
         differing: int | None = None
         while start < most and (nearest := _nearest(block, tokens[start : start + self.block_tokens])) is not None:
@@ -110,6 +116,9 @@ class PrefixStore(Generic[SizedT]):
             if shared < len(block.tokens):
                 differing = block.tokens[shared]
             shared = min(shared, most - start)
+            if self._tier is not None and unread and block is unread[0]:
+                self._tier.read_ahead(unread[:_AHEAD_BLOCKS])
+                del unread[:_AHEAD_BLOCKS]
             if not shared or self._read(block) is None:
                 break
             found.append((block, shared))
@@ -200,6 +209,21 @@ class PrefixStore(Generic[SizedT]):
             else:
                 self.num_bytes += block.content.num_bytes
         return block.content
+
+    def _unread(self, tokens: Sequence[int], most: int) -> list[Block[SizedT]]:
+        """The blocks of the longest stored prefix that only the slower tier has."""
+        unread: list[Block[SizedT]] = []
+        block, start = self._root, 0
+        while start < most and (nearest := _nearest(block, tokens[start : start + self.block_tokens])) is not None:
+            block, shared = nearest
+            if not shared:
+                break
+            if block.content is None:
+                unread.append(block)
+            if shared < self.block_tokens:
+                break
+            start += shared
+        return unread
 
     def _walk(self, tokens: Sequence[int]) -> Block[SizedT] | None:
         block = self._root
