@@ -55,7 +55,9 @@ def test_families_give_the_same_logits_with_and_without_kernels(name):
     np.testing.assert_allclose(found, reference, rtol=1e-4, atol=1e-4)
 
 
-def test_a_worker_with_packed_weights_stays_small(starter_model):
+def test_a_worker_with_packed_weights_stays_small(starter_model, pytestconfig):
+    if pytestconfig.getoption("--checked"):
+        pytest.skip("sanitizers need memory of their own")
     if prepare_device("native").native is None:
         pytest.skip("there are no kernels here")
     code = (
