@@ -33,10 +33,10 @@ def main() -> None:
     for number in range(ROUNDS):
         plain.append(_steps(engine, PLAIN_STEPS) / PLAIN_STEPS)
         engine.submit(GenerationRequest(f"guest {number}", (7,), endless))
-        # Launched, read, and the first step that decodes it.
+        # A step that reads it, a call that only tells its first token, and the first step that decodes it.
         joins.append(_steps(engine, 3))
         with_guest = _steps(engine, PLAIN_STEPS) / PLAIN_STEPS
-        joins[-1] -= 3 * with_guest
+        joins[-1] -= 2 * with_guest
         engine.cancel(f"guest {number}")
         leaves.append(_steps(engine, 2) - 2 * plain[-1])
     step = statistics.median(plain)
