@@ -5,7 +5,6 @@ host, no frame around it, no way to make markup of text. The files are the same 
 """
 
 import hashlib
-import mimetypes
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,11 +18,22 @@ FOLDER = Path(__file__).with_name("web")
 _PAGES = {"/": "index.html", "/status": "status.html", "/docs": "docs.html"}
 _API_ROUTES = frozenset({"/", "/status"})
 _FILES = "/web/"
+# Named here, because what Python knows of them differs between its versions and the machines it runs on.
+_CONTENT_TYPES = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".css": "text/css",
+    ".html": "text/html",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+    ".json": "application/json",
+}
 _CONTENT_SECURITY_POLICY = "; ".join((
     "default-src 'none'",
     "script-src 'self'",
     "style-src 'self'",
     "img-src 'self'",
+    "font-src 'self'",
     "connect-src 'self'",
     "base-uri 'none'",
     "form-action 'none'",
@@ -85,11 +95,11 @@ def _answer(scope: Scope, file: _File) -> Response:
 
 @cache
 def _files() -> dict[str, _File]:
-    """Every file of the folder by its name; nothing else can be asked for, whatever a path looks like."""
-    return {path.name: _read(path) for path in FOLDER.iterdir() if path.is_file()}
+    """Every file below the folder by its path in it; nothing else can be asked for, whatever a path looks like."""
+    return {path.relative_to(FOLDER).as_posix(): _read(path) for path in FOLDER.rglob("*") if path.is_file()}
 
 
 def _read(path: Path) -> _File:
     content = path.read_bytes()
-    kind = "text/javascript" if path.suffix == ".js" else mimetypes.types_map.get(path.suffix, "text/plain")
+    kind = _CONTENT_TYPES.get(path.suffix, "text/plain")
     return _File(content, kind, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
