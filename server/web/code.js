@@ -1,18 +1,19 @@
-// A block of code with its language and a button that copies it. Colours follow from the shape of words alone.
+// A block of code with its language and a button that copies it. highlight.js colours it, and its result becomes nodes.
 
 import { copy, el, iconButton } from "./dom.js";
+import hljs from "./vendor/highlightjs-cdn-assets/highlight.min.js";
+import dart from "./vendor/highlightjs-cdn-assets/languages/dart.min.js";
+import dockerfile from "./vendor/highlightjs-cdn-assets/languages/dockerfile.min.js";
+import haskell from "./vendor/highlightjs-cdn-assets/languages/haskell.min.js";
+import julia from "./vendor/highlightjs-cdn-assets/languages/julia.min.js";
+import latex from "./vendor/highlightjs-cdn-assets/languages/latex.min.js";
+import nginx from "./vendor/highlightjs-cdn-assets/languages/nginx.min.js";
+import powershell from "./vendor/highlightjs-cdn-assets/languages/powershell.min.js";
+import scala from "./vendor/highlightjs-cdn-assets/languages/scala.min.js";
 
 const MAX_COLOURED_CHARACTERS = 20_000;
-const WORDS = new Set(
-  ("and as async await break case catch class const continue def default del do elif else enum except export extends"
-    + " extern false finally fn for from func function if impl import in interface is lambda let loop match mod mut new nil"
-    + " none None not null or pass private pub public raise return self static struct super switch this throw trait true"
-    + " True False try type typeof undefined use var void while with yield SELECT FROM WHERE JOIN ON GROUP ORDER BY INSERT"
-    + " INTO VALUES UPDATE SET DELETE CREATE TABLE AND OR NOT NULL then fi done esac echo").split(" "),
-);
-// Comment, string, number, word: in this order, and all bounded by the end of a line but long comments.
-const PART = /(\/\*[\s\S]*?(?:\*\/|$)|\/\/[^\n]*|(?<=^|\s)#[^\n]*|(?<=^|\s)--[^\n]*)|("(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?|`[^`\n]*`?)|(\b\d[\w.]*)|([A-Za-z_$][\w$]*)/gm;
-const UNCOLOURED = new Set(["text", "txt", "plain", "plaintext", "markdown", "md", "console", "output"]);
+
+for (const [name, grammar] of Object.entries({ dart, dockerfile, haskell, julia, latex, nginx, powershell, scala })) hljs.registerLanguage(name, grammar);
 
 export function codeBlock(text, language) {
   const button = iconButton("copy", "Copy code", () => copy(text, "Code"));
@@ -23,15 +24,15 @@ export function codeBlock(text, language) {
 }
 
 function coloured(text, language) {
-  if (!language || UNCOLOURED.has(language.toLowerCase()) || text.length > MAX_COLOURED_CHARACTERS) return [text];
-  const nodes = [];
-  let at = 0;
-  for (const found of text.matchAll(PART)) {
-    const kind = found[1] ? "comment" : found[2] ? "string" : found[3] ? "number" : WORDS.has(found[4]) ? "word" : null;
-    if (!kind) continue;
-    nodes.push(text.slice(at, found.index), el("span", { className: `code-${kind}` }, found[0]));
-    at = found.index + found[0].length;
-  }
-  nodes.push(text.slice(at));
-  return nodes;
+  if (!hljs.getLanguage(language) || text.length > MAX_COLOURED_CHARACTERS) return [text];
+  // The tree that its string of markup is made from: the page parses no markup.
+  return hljs.highlight(text, { language, ignoreIllegals: true })._emitter.rootNode.children.map(scoped);
+}
+
+/** title.function becomes the classes hljs-title and function_, as in highlight.js' own style sheets. */
+function scoped(part) {
+  if (typeof part === "string") return part;
+  const [first, ...rest] = (part.scope ?? "").split(".");
+  const className = part.scope && !part.scope.startsWith("language:") ? [`hljs-${first}`, ...rest.map((each) => `${each}_`)].join(" ") : "";
+  return el("span", { className }, part.children.map(scoped));
 }

@@ -165,6 +165,13 @@ class Page:
     def text(self, selector: str) -> str:
         return self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
 
+    def shown(self, text: str, value: str = "root.innerHTML") -> Any:
+        """The value of an expression about `root`, which shows a text; see the fixture `answers`."""
+        return self.run(
+            f"(async () => {{ const root = show({json.dumps(text)}); try {{ return {value}; }}"
+            " finally { root.remove(); } })()"
+        )
+
     def click(self, selector: str) -> None:
         """With the mouse, where the element is, as soon as it is seen and on top."""
         name = json.dumps(selector)
@@ -217,3 +224,18 @@ def open_page(browser) -> Iterator[Callable[..., Page]]:
     for page, url in opened:
         page.check(url)
         page.close()
+
+
+@pytest.fixture(scope="module")
+def answers(browser, fake) -> Iterator[Page]:
+    """The chat page, where `show(text)` makes an element that shows a text as an answer is shown."""
+    page = browser.page()
+    page.open(f"{fake.url}/")
+    page.run(
+        "import('/web/markdown.js').then(({ MarkdownView }) => { globalThis.show = (text) => {"
+        " const root = document.createElement('div'); document.body.append(root); new MarkdownView(root).update(text);"
+        " return root; }; globalThis.MarkdownView = MarkdownView })"
+    )
+    yield page
+    page.check(fake.url)
+    page.close()
