@@ -6,7 +6,7 @@ Synchronous: no asyncio, no HTTP, no printing. Importing the package imports no 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.embedder import Embedder
+    from engine.embedding.embedder import Embedder
     from engine.engine import Engine
 
 __all__ = ["Embedder", "Engine"]
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return Engine
     if name == "Embedder":
-        from engine.embedder import Embedder  # noqa: PLC0415  # as above
+        from engine.embedding.embedder import Embedder  # noqa: PLC0415  # as above
 
         return Embedder
     raise AttributeError(name)

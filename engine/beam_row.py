@@ -4,12 +4,12 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.cache.rows import Rows
+from engine.attention.rows import Rows
 from engine.cache.slots import Slot
 from engine.model import CausalModel
+from engine.requests import GenerationRequest, SampledToken
 from engine.sampling.beams import BeamSearch
 from engine.sampling.sampler import bad_endings, forced_id, ngram_endings
-from engine.sequence import GenerationRequest, SampledToken
 
 
 class BeamRow:

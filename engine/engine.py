@@ -25,12 +25,12 @@ from engine.footprint import free_bytes, measure
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel, Progress, build_model
 from engine.pace import Pace
+from engine.requests import FinishReason, GenerationRequest, PrefixNote, SampledToken, StepOutput
 from engine.runner import Launched, Runner, ScoredPrompt
 from engine.sampling.grammar import GrammarCompiler, GrammarRow
 from engine.sampling.params import Grammar, SamplingParams
 from engine.scheduler import Scheduler, Step
 from engine.scheduler import Sequence as Row
-from engine.sequence import FinishReason, GenerationRequest, PrefixNote, SampledToken, StepOutput
 from engine.settings import EngineSettings, EngineStats, ModelInfo
 from engine.text.load import load_tokenizer
 

@@ -8,16 +8,16 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from engine import architectures
-from engine.cache.rows import Rows
+from engine.attention.rows import Rows
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.load import load_tensors
 from engine.config import ConfigReader
-from engine.conversion.rules import Packing, allowed, stays_packed
 from engine.device import Device, return_freed_memory
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 from engine.layers.encoder import Encoder
 from engine.layers.linear import Weight
 from engine.layers.module import Architecture, Module
+from engine.quantization_rules import Packing, allowed, stays_packed
 
 Progress = Callable[[int, int], None]
 

@@ -6,18 +6,18 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.attention.rows import Rows
 from engine.beam_row import BeamRow
 from engine.cache.blocks import Content, cut, put
 from engine.cache.prefix import Block, PrefixStore
-from engine.cache.rows import Rows
 from engine.cache.slots import Slot, SlotPool
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel
+from engine.requests import GenerationRequest, SampledToken
 from engine.sampling.grammar import GrammarRow
 from engine.sampling.sampler import Sampled, SamplerRow, sample
 from engine.sampling.scores import Scores, score_prompt
 from engine.scheduler import Sequence, Step
-from engine.sequence import GenerationRequest, SampledToken
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from engine.cache.room import Room, capacity_for
 from engine.pace import Pace
-from engine.sequence import GenerationRequest, PrefixNote
+from engine.requests import GenerationRequest, PrefixNote
 
 _HEADROOM_TOKENS = 256  # of the answer, that a slot has room for from the start
 _AGEING_TOKENS_PER_SECOND = 200  # a second of waiting counts as so many tokens less served

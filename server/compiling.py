@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.errors import EngineError, RequestError, StepFailed
+from engine.requests import GenerationRequest
 from engine.sampling.grammar import GrammarRow
 from engine.sampling.params import Grammar
-from engine.sequence import GenerationRequest
 
 log = logging.getLogger("bramley.worker")
 

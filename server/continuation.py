@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.sequence import FinishReason, SampledToken, StepOutput
+from engine.requests import FinishReason, SampledToken, StepOutput
 from engine.text.detokenizer import Detokenizer
 from engine.text.stop import StopMatcher
 from server.parsing.choose import Parser

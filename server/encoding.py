@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.encoding import EncodingRequest, TokenInput
+from engine.embedding.encoding import EncodingRequest, TokenInput
 from engine.errors import ContextLengthExceeded, ParameterInvalid
 from engine.text.tokenizer import Tokenizer
 from server.registry import ModelText, ServedModel

@@ -1,8 +1,8 @@
 """Which exit code an error of the engine ends a command with: one table."""
 
-from engine.compression.errors import TextUnusable, TrainingDiffers, TrainingStopped
 from engine.conversion.errors import ChoiceInvalid, OutputBusy, OutputExists, OutputFull
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported, EngineError, ParameterInvalid
+from engine.evaluation.errors import TextUnusable, TrainingDiffers, TrainingStopped
 from server.exit_codes import BUSY, CORRUPT, DISK_FULL, FAILURE, INTERRUPTED, UNSUPPORTED, USAGE
 
 _CODES: dict[type[EngineError], int] = {

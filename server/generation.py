@@ -9,8 +9,8 @@ from hashlib import blake2b
 from typing import Any
 
 from engine.errors import ContextLengthExceeded, EngineError, GrammarInvalid, StepFailed
+from engine.requests import FinishReason, GenerationRequest, PrefixNote, StepOutput
 from engine.sampling.params import Grammar, SamplingParams
-from engine.sequence import FinishReason, GenerationRequest, PrefixNote, StepOutput
 from engine.settings import ENDLESS_TOKENS
 from server.continuation import Continuation, Delta, ScoredToken, TextRules
 from server.errors import ApiError

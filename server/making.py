@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.compression.progress import Progress
 from engine.conversion.errors import ChoiceInvalid
 from engine.conversion.rewrite import ConversionProgress, Report, Written
+from engine.evaluation.progress import Progress
 from server.commands.find import store_of
 from server.new_model import name_after, new_model, source_of
 from server.settings import Settings

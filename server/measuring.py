@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.compression.decoder import LoadedDecoder, load_decoder
-from engine.compression.evaluate import Evaluation, EvaluationSettings, evaluate
-from engine.compression.progress import Progress, Report, Stop
-from engine.compression.texts import Text
 from engine.device import prepare_device, return_freed_memory
+from engine.evaluation.decoder import LoadedDecoder, load_decoder
+from engine.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
+from engine.evaluation.progress import Progress, Report, Stop
+from engine.evaluation.texts import Text
 from server.commands.find import model_here, store_of
 from server.work_terminal import until_interrupted, work_report
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from pydantic_core import from_json
 
-from engine.sequence import FinishReason
+from engine.requests import FinishReason
 from server.continuation import Delta
 from server.dialects import anthropic_error
 from server.errors import envelope_of, row_of

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from engine.compression.evaluate import Evaluation
+from engine.evaluation.evaluate import Evaluation
 from server.chart import Chart, Series
 from server.store_errors import megabytes
 from server.terminal import note

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from engine.encoding import EncodingOutput, EncodingRequest
-from engine.sequence import GenerationRequest, StepOutput
+from engine.embedding.encoding import EncodingOutput, EncodingRequest
+from engine.requests import GenerationRequest, StepOutput
 from engine.settings import EngineSettings, EngineStats
 
 MAX_FRAME_BYTES = 256 * 2**20

@@ -19,8 +19,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from engine.compression.progress import Progress as WorkProgress
-from engine.compression.progress import Report as WorkReport
+from engine.evaluation.progress import Progress as WorkProgress
+from engine.evaluation.progress import Report as WorkReport
 from server.progress import Progress, Report
 
 _NUMBERS = {"SIZE", "PARAMETERS", "PERPLEXITY", "BITS/BYTE", "DIVERGENCE", "TOP-1", "READ TOK/S", "WRITE TOK/S"}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.generation_defaults import GenerationDefaults
+from engine.checkpoint.generation_defaults import GenerationDefaults
 from engine.sampling.params import Grammar, SamplingParams
 from server.continuation import TextRules
 from server.limits import MAX_TOKENS

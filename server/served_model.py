@@ -18,8 +18,8 @@ from server.stored_model import StoredModel
 from server.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from engine.generation_defaults import GenerationDefaults
-    from engine.sentence_settings import SentenceSettings
+    from engine.checkpoint.generation_defaults import GenerationDefaults
+    from engine.embedding.sentence_settings import SentenceSettings
     from engine.text.chat_template import ChatTemplate
     from engine.text.tokenizer import Tokenizer
 
@@ -49,8 +49,8 @@ def load_text(path: Path) -> ModelText:
     """Read a model's tokenizer and template. Raises CheckpointError. Takes a while: not for the event loop."""
     # Imported late: the server answers before tokenizers and Jinja are loaded.
     from engine.checkpoint.checkpoint import open_checkpoint  # noqa: PLC0415
-    from engine.generation_defaults import read_generation_defaults  # noqa: PLC0415
-    from engine.sentence_settings import read_sentence_settings  # noqa: PLC0415
+    from engine.checkpoint.generation_defaults import read_generation_defaults  # noqa: PLC0415
+    from engine.embedding.sentence_settings import read_sentence_settings  # noqa: PLC0415
     from engine.text.load import load_chat_template, load_tokenizer  # noqa: PLC0415
 
     checkpoint = open_checkpoint(path)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Literal
 
-from engine.sequence import GenerationRequest, StepOutput
+from engine.requests import GenerationRequest, StepOutput
 from server.metrics import ModelMetrics
 from server.reading_pace import ReadingPace
 

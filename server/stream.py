@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import EngineError
-from engine.sequence import PrefixNote
+from engine.requests import PrefixNote
 from server.continuation import Delta
 from server.errors import ApiError
 from server.generation import Choice, Generation, fold

@@ -19,8 +19,8 @@ from uuid import uuid4
 
 import msgspec
 
-from engine.encoding import EncodingOutput, EncodingRequest
-from engine.sequence import GenerationRequest, StepOutput
+from engine.embedding.encoding import EncodingOutput, EncodingRequest
+from engine.requests import GenerationRequest, StepOutput
 from engine.settings import EngineSettings, EngineStats
 from server import protocol
 from server.drain import Drain

@@ -7,9 +7,9 @@ import msgspec
 
 from engine.compression.distill import Distilled, distill
 from engine.compression.student import Scratch
-from engine.compression.texts import Text
 from engine.compression.training_settings import TrainingSettings
 from engine.device import prepare_device
+from engine.evaluation.texts import Text
 from server.chart import Chart, Series, draw_chart
 from server.commands.find import model_here, store_of
 from server.model_id import parse_model_id

@@ -174,9 +174,9 @@ def open_model(path: Path, settings: EngineSettings, on_progress: Callable[[int,
     """An Embedder for models that only read, else an Engine. Raises CheckpointError."""
     # mlx starts here, on the thread that steps it, under a watched socket
     from engine.checkpoint.checkpoint import open_checkpoint  # noqa: PLC0415
-    from engine.embedder import Embedder, EmbedderSettings  # noqa: PLC0415
+    from engine.embedding.embedder import Embedder, EmbedderSettings  # noqa: PLC0415
+    from engine.embedding.reader import only_reads  # noqa: PLC0415
     from engine.engine import Engine  # noqa: PLC0415
-    from engine.reader import only_reads  # noqa: PLC0415
 
     if only_reads(open_checkpoint(path)):
         own = EmbedderSettings(

@@ -64,10 +64,15 @@ def test_the_parent_process_imports_no_mlx():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-COMPRESSION = [f"engine.compression.{each}" for each in ("evaluate", "prune", "distill", "student", "trainer")]
+COMPUTING = [
+    "engine.engine",
+    "engine.embedding.embedder",
+    "engine.evaluation.evaluate",
+    *(f"engine.compression.{each}" for each in ("prune", "distill", "student", "trainer")),
+]
 
 
-@pytest.mark.parametrize("module", ["engine.engine", "engine.embedder", *COMPRESSION])
+@pytest.mark.parametrize("module", COMPUTING)
 def test_whoever_computes_loads_the_fast_blas_before_mlx(module):
     if blas.preload() == "bundled":
         pytest.skip("there is no OpenBLAS on this machine")

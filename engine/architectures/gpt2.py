@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import mlx.core as mx
 
-from engine.cache.rows import Rows
+from engine.attention.rows import Rows
 from engine.config import ConfigReader
 from engine.errors import CheckpointUnsupported
 from engine.layers.activations import ACTIVATIONS

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from engine.cache.rows import Rows
+from engine.attention.rows import Rows
 from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention

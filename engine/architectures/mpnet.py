@@ -2,9 +2,9 @@
 
 import mlx.core as mx
 
+from engine.attention.attend import with_bias
 from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
-from engine.layers.attend import with_bias
 from engine.layers.encoder import EncoderSpec, PostNormEncoder
 from engine.layers.linear import Embedding
 from engine.layers.position import relative_buckets

@@ -2,9 +2,9 @@
 
 import mlx.core as mx
 
+from engine.attention.attend import attend
 from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
-from engine.layers.attend import attend
 from engine.layers.attention import join_heads, split_heads
 from engine.layers.encoder import Encoder
 from engine.layers.linear import Embedding, Linear

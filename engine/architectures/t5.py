@@ -2,10 +2,10 @@
 
 import mlx.core as mx
 
-from engine.cache.rows import Biases, Rows
+from engine.attention.attend import attend, with_bias
+from engine.attention.rows import Biases, Rows
 from engine.config import ConfigReader
 from engine.layers.activations import activate
-from engine.layers.attend import attend, with_bias
 from engine.layers.attention import join_heads, split_heads
 from engine.layers.encoder import Encoder
 from engine.layers.linear import Embedding, Linear

@@ -10,8 +10,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.attention.attend_rows import Placing, Rotation, Scoring, attend_rows
 from engine.cache.layout import Dense, Layout, Planes
-from engine.layers.attend_rows import Placing, Rotation, Scoring, attend_rows
 
 Heads = tuple[mx.array, mx.array, mx.array]  # queries, keys and values of new tokens
 

@@ -5,8 +5,8 @@ from itertools import groupby
 
 import mlx.core as mx
 
-from engine.compression.decoder import LoadedDecoder
-from engine.compression.progress import Progress, Report
+from engine.evaluation.decoder import LoadedDecoder
+from engine.evaluation.progress import Progress, Report
 
 _BATCH_TOKENS = 1024
 

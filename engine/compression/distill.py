@@ -1,6 +1,6 @@
 """Teach a small model what a larger one says: train on its logits, save steps on the way, write an ordinary model."""
 
-from engine.compression.decoder import LoadedDecoder, load_decoder  # isort: skip  # first: loads the BLAS before mlx
+from engine.evaluation.decoder import LoadedDecoder, load_decoder  # isort: skip  # first: loads the BLAS before mlx
 
 import hashlib
 import os
@@ -11,17 +11,17 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.compression.errors import MemoryTooSmall, TextUnusable, TrainingStopped
-from engine.compression.evaluate import check_vocabularies
-from engine.compression.progress import Progress, Report, Stop, never, unheard
 from engine.compression.student import Scratch, Student, make_student, open_student
-from engine.compression.texts import Text, cut_windows
 from engine.compression.trainer import Trainer
 from engine.compression.training_settings import TrainingSettings
 from engine.compression.training_state import TrainingFolder, TrainingState, open_training_folder
 from engine.conversion.errors import ChoiceInvalid, OutputExists
 from engine.conversion.new_folder import require_space
 from engine.device import Device
+from engine.evaluation.errors import MemoryTooSmall, TextUnusable, TrainingStopped
+from engine.evaluation.evaluate import check_vocabularies
+from engine.evaluation.progress import Progress, Report, Stop, never, unheard
+from engine.evaluation.texts import Text, cut_windows
 
 _DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 _SHORTEST, _LONGEST = 16, 1 << 16

@@ -12,9 +12,9 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.attention.whole_rows import WholeRows
 from engine.layers.module import Module
 from engine.model import CausalModel
-from engine.whole_rows import WholeRows
 
 Arrays = dict[str, mx.array]
 

@@ -11,10 +11,10 @@ from typing import Any
 import mlx.core as mx
 
 from engine.compression.calibration import read_all
-from engine.compression.decoder import LoadedDecoder
-from engine.compression.errors import ModelUnfit
-from engine.compression.progress import Report
 from engine.compression.stack import layers_of, parts_replaced
+from engine.evaluation.decoder import LoadedDecoder
+from engine.evaluation.errors import ModelUnfit
+from engine.evaluation.progress import Report
 from engine.layers.attention import SelfAttention
 from engine.layers.fused import Branch, Norm
 from engine.layers.mlp import GatedMLP

@@ -6,9 +6,9 @@ from typing import Any
 import mlx.core as mx
 
 from engine.compression.calibration import read_all
-from engine.compression.decoder import LoadedDecoder
-from engine.compression.progress import Report
 from engine.compression.stack import layers_of, replaced
+from engine.evaluation.decoder import LoadedDecoder
+from engine.evaluation.progress import Report
 
 
 class _Watched:

@@ -3,7 +3,7 @@
 Weights that stay are copied as they are, packed ones too: nothing is computed or rounded anew.
 """
 
-from engine.compression.decoder import LoadedDecoder, load_decoder  # isort: skip  # first: loads the BLAS before mlx
+from engine.evaluation.decoder import LoadedDecoder, load_decoder  # isort: skip  # first: loads the BLAS before mlx
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,10 @@ import mlx.core as mx
 
 from engine.checkpoint.tensors import Quantization
 from engine.compression.cuts import Channels, Cut, squared_columns
-from engine.compression.errors import ModelUnfit
 from engine.compression.importance import measure_energy, most_important, require_parts
 from engine.compression.influence import measure_influence
-from engine.compression.progress import Progress, Report, unheard
 from engine.compression.pruned_config import pruned_config
 from engine.compression.stack import layers_of
-from engine.compression.texts import Text, cut_windows
 from engine.conversion.errors import ChoiceInvalid, OutputExists
 from engine.conversion.folder_writer import TensorSpec, writing
 from engine.conversion.packing import packed_specs, unpack
@@ -31,6 +28,9 @@ from engine.conversion.rewrite import files_of, new_config
 from engine.conversion.tensor_reader import TensorReader
 from engine.device import Device
 from engine.errors import CheckpointUnsupported
+from engine.evaluation.errors import ModelUnfit
+from engine.evaluation.progress import Progress, Report, unheard
+from engine.evaluation.texts import Text, cut_windows
 from engine.model import outline
 
 Part = Literal["mlp", "attention"]

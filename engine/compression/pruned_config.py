@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.compression.cuts import Cut
-from engine.compression.errors import ModelUnfit
+from engine.evaluation.errors import ModelUnfit
 
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer")
 # Lists with an entry per layer.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from engine.compression.errors import ModelUnfit
+from engine.evaluation.errors import ModelUnfit
 from engine.layers.module import Module
 
 _NAMES = ("layers", "h")

@@ -11,9 +11,6 @@ import mlx.core as mx
 
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.compression.cuts import Cut
-from engine.compression.decoder import LoadedDecoder, load_decoder
-from engine.compression.errors import ModelUnfit
-from engine.compression.progress import Progress, Report
 from engine.compression.pruned_config import pruned_config
 from engine.conversion.errors import ChoiceInvalid
 from engine.conversion.folder_writer import write_folder
@@ -21,6 +18,9 @@ from engine.conversion.plan import FLOATS, Plan
 from engine.conversion.rewrite import files_of, new_config
 from engine.conversion.tensor_reader import TensorReader
 from engine.device import Device
+from engine.evaluation.decoder import LoadedDecoder, load_decoder
+from engine.evaluation.errors import ModelUnfit
+from engine.evaluation.progress import Progress, Report
 from engine.layers.linear import Weight
 from engine.layers.module import Architecture
 from engine.layers.norm import UnitOffsetRMSNorm

@@ -1,6 +1,6 @@
 """Steps of training: gradients gathered over small batches, clipped, and AdamW. Knows no files."""
 
-from engine.compression.decoder import LoadedDecoder  # isort: skip  # first: loads the BLAS before mlx
+from engine.evaluation.decoder import LoadedDecoder  # isort: skip  # first: loads the BLAS before mlx
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ import mlx.core as mx
 import numpy as np
 from mlx import optimizers
 
-from engine.compression.errors import TrainingDiverged
 from engine.compression.float_model import Arrays
 from engine.compression.losses import distillation_loss
-from engine.compression.progress import Stop
 from engine.compression.student import Student
 from engine.compression.training_settings import TrainingSettings
 from engine.compression.training_state import TrainingState
+from engine.evaluation.errors import TrainingDiverged
+from engine.evaluation.progress import Stop
 
 _BETAS = [0.9, 0.95]
 _LONGEST_GRADIENT = 1.0

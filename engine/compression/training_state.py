@@ -18,11 +18,11 @@ import mlx.core as mx
 from engine.checkpoint.folder import ModelFolder
 from engine.checkpoint.load import load_entry
 from engine.checkpoint.shards import SINGLE_FILE, read_shards
-from engine.compression.errors import TrainingDiffers
 from engine.conversion.errors import OutputBusy, OutputUnwritable
 from engine.conversion.folder_writer import FolderWriter, TensorSpec
 from engine.conversion.new_folder import new_folder, require_space
 from engine.errors import CheckpointCorrupt
+from engine.evaluation.errors import TrainingDiffers
 
 _STATE_FILE = "state.json"
 _MAX_STATE_BYTES = 64 << 20

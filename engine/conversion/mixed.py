@@ -9,8 +9,6 @@ from engine.device import prepare_device  # isort: skip  # first: loads the BLAS
 import mlx.core as mx
 
 from engine.checkpoint.tensors import Quantization
-from engine.compression.decoder import load_decoder
-from engine.compression.texts import Text, cut_windows, read_text
 from engine.conversion.budget import Candidate, allocate, smallest_bytes
 from engine.conversion.errors import ChoiceInvalid
 from engine.conversion.folder_writer import TensorSpec
@@ -18,8 +16,10 @@ from engine.conversion.packing import num_packed_bytes
 from engine.conversion.plan import FLOATS, Matrix, Plan
 from engine.conversion.quantize import decided, dtype_of, open_plan
 from engine.conversion.rewrite import ConversionProgress, Report, Written, rewrite
-from engine.conversion.rules import Packing, allowed, uniform
 from engine.conversion.sensitivity import Sensitivity, expected_loss
+from engine.evaluation.decoder import load_decoder
+from engine.evaluation.texts import Text, cut_windows, read_text
+from engine.quantization_rules import Packing, allowed, uniform
 
 # What a matrix may become, besides staying as it is.
 FORMS = tuple(

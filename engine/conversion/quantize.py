@@ -12,8 +12,8 @@ from engine.conversion.errors import ChoiceInvalid
 from engine.conversion.gptq import METHODS, ForeignReader
 from engine.conversion.plan import Matrix, Plan
 from engine.conversion.rewrite import Report, Written, rewrite
-from engine.conversion.rules import Packing, Rule, fixed_mixture, stays_packed, uniform
 from engine.conversion.tensor_reader import TensorReader
+from engine.quantization_rules import Packing, Rule, fixed_mixture, stays_packed, uniform
 
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 

@@ -13,8 +13,8 @@ import mlx.core as mx
 import numpy as np
 
 from engine.checkpoint.tensors import Quantization
-from engine.compression.decoder import LoadedDecoder
 from engine.conversion.packing import pack, unpack
+from engine.evaluation.decoder import LoadedDecoder
 from engine.layers.linear import Weight
 
 _SEED = 7

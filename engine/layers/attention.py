@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.cache.rows import Rows
+from engine.attention.rows import Rows
 from engine.layers.fused import Branch, Norm, Together
 from engine.layers.linear import Linear
 from engine.layers.rope import Rope

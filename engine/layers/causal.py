@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
-from engine.cache.rows import Rows
+from engine.attention.rows import Rows
 from engine.layers.fused import add_branch
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import Architecture, Module

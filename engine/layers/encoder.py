@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from engine.attention.attend import attend
 from engine.layers.activations import ACTIVATIONS
-from engine.layers.attend import attend
 from engine.layers.attention import join_heads, split_heads
 from engine.layers.linear import Embedding, Linear
 from engine.layers.mlp import MLP

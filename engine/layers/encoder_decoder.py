@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.cache.rows import Rows
+from engine.attention.attend import attend
+from engine.attention.rows import Rows
 from engine.layers.activations import activate
-from engine.layers.attend import attend
 from engine.layers.attention import join_heads, split_heads
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import EncoderDecoder, Module

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from engine.attention.attend_rows import Rotation
 from engine.config import RopeSpec
-from engine.layers.attend_rows import Rotation
 
 
 class Rope:

@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.sequence import SampledToken
+from engine.requests import SampledToken
 
 _MOST_CANDIDATES = 64  # that a kernel finds
 _LOGITS_AT_ONCE = 4 << 20  # of a prompt: 16 MB of float32

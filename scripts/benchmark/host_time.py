@@ -53,8 +53,8 @@ def write_model(folder: Path) -> None:
 def ours(folder: Path, rows: list[int]) -> list[float]:
     """Milliseconds per step of our engine, the median of `STEPS` steps."""
     from engine import Engine
+    from engine.requests import GenerationRequest
     from engine.sampling.params import SamplingParams
-    from engine.sequence import GenerationRequest
     from engine.settings import EngineSettings
 
     found = []

@@ -13,8 +13,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.attention.attend_rows import Placing, Rotation, Scoring, attend_rows
 from engine.device import prepare_device
-from engine.layers.attend_rows import Placing, Rotation, Scoring, attend_rows
 from engine.sampling.params import SamplingParams
 from engine.sampling.sampler import SamplerRow, sample
 

@@ -23,8 +23,8 @@ def resident_mb() -> float:
 
 def main() -> None:
     from engine import Engine
+    from engine.requests import GenerationRequest
     from engine.sampling.params import SamplingParams
-    from engine.sequence import GenerationRequest
     from engine.settings import EngineSettings
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -54,8 +54,8 @@ def distill(
 
     Steps are saved every two minutes and on Ctrl-C: the same command goes on from the last one, also after a kill.
     """
-    from engine.compression.texts import read_text
     from engine.compression.training_settings import TrainingSettings
+    from engine.evaluation.texts import read_text
     from server.chart import require_charts
     from server.teaching import show, teach
 

@@ -8,7 +8,7 @@ import typer
 from server.commands.options import AsJson, ModelsDir, settings_of
 
 if TYPE_CHECKING:
-    from engine.compression.evaluate import Evaluation
+    from engine.evaluation.evaluate import Evaluation
 
 
 def evaluate(
@@ -37,8 +37,8 @@ def evaluate(
 
     Ctrl-C ends the measurement; what was read until then is shown, and marked as partial.
     """
-    from engine.compression.evaluate import EvaluationSettings
-    from engine.compression.texts import read_text
+    from engine.evaluation.evaluate import EvaluationSettings
+    from engine.evaluation.texts import read_text
     from server.chart import draw_chart, require_charts
     from server.exit_codes import INTERRUPTED
     from server.measuring import Measuring

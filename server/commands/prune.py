@@ -36,8 +36,8 @@ def prune(
     What stays is copied as it is, packed weights too. `bramley distill` teaches the copy what it has lost.
     """
     from engine.compression.prune import PruningSettings, prune
-    from engine.compression.texts import read_text
     from engine.device import prepare_device
+    from engine.evaluation.texts import read_text
     from server.commands.find import store_of
     from server.new_model import name_after, new_model, source_of
     from server.pruning_report import as_json_text, show

@@ -54,7 +54,7 @@ def quantize(
     """
     from engine.conversion.errors import ChoiceInvalid
     from engine.conversion.quantize import quantize as quantize_model
-    from engine.conversion.rules import Packing
+    from engine.quantization_rules import Packing
     from server.making import make
 
     if recipe != "mixed" and (target_size is not None or text is not None):
@@ -85,9 +85,9 @@ def _quantize_mixed(
     dtype: str | None,
     models_dir: Path | None,
 ) -> None:
-    from engine.compression.texts import read_text
     from engine.conversion.errors import ChoiceInvalid
     from engine.conversion.mixed import quantize_mixed
+    from engine.evaluation.texts import read_text
     from server.making import bytes_of_size, make
 
     if group_size is not None:

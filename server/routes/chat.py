@@ -10,7 +10,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from engine.sequence import FinishReason
+from engine.requests import FinishReason
 from server.chunks import ChunkedReply
 from server.continuation import Delta, LikelyToken, ScoredToken
 from server.conversation import chat_plan

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from engine.encoding import EncodingRequest
+from engine.embedding.encoding import EncodingRequest
 from server.encoding import encode, encode_inputs, floats, limits, prompt_for, usage
 from server.errors import UnsupportedParameter
 from server.large_bodies import LargeBodyRoute

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from engine.encoding import EncodingRequest
+from engine.embedding.encoding import EncodingRequest
 from server.encoding import encode, encode_pairs, floats, limits, usage
 from server.errors import InvalidRequest
 from server.large_bodies import LargeBodyRoute

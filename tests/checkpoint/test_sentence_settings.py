@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from engine.checkpoint.checkpoint import open_checkpoint
-from engine.embedder import Embedder
+from engine.embedding.embedder import Embedder
+from engine.embedding.sentence_settings import SentenceSettings, read_sentence_settings
 from engine.errors import CheckpointCorrupt, CheckpointError, CheckpointNotFound, CheckpointUnsupported
-from engine.sentence_settings import SentenceSettings, read_sentence_settings
 
 BERT = Path(__file__).parent.parent / "parity" / "fixtures" / "bert"
 CHAIN = (("models.Transformer", ""), ("models.Pooling", "1_Pooling"))

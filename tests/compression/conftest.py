@@ -3,8 +3,8 @@
 import pytest
 
 from engine.checkpoint.checkpoint import open_checkpoint
-from engine.compression.texts import Text
 from engine.device import prepare_device
+from engine.evaluation.texts import Text
 from engine.model import build_model
 
 

@@ -15,10 +15,7 @@ import numpy as np
 import pytest
 
 from engine.checkpoint.checkpoint import open_checkpoint
-from engine.compression.decoder import load_decoder
 from engine.compression.distill import Distilled, distill
-from engine.compression.errors import ModelsDiffer, TextUnusable, TrainingDiffers, TrainingDiverged, TrainingStopped
-from engine.compression.evaluate import EvaluationSettings, evaluate
 from engine.compression.float_model import FloatModel, float_device
 from engine.compression.losses import distillation_loss
 from engine.compression.prune import PruningSettings, prune
@@ -28,6 +25,9 @@ from engine.conversion.errors import ChoiceInvalid, OutputBusy, OutputExists
 from engine.device import Device, prepare_device
 from engine.engine import Engine
 from engine.errors import CheckpointError
+from engine.evaluation.decoder import load_decoder
+from engine.evaluation.errors import ModelsDiffer, TextUnusable, TrainingDiffers, TrainingDiverged, TrainingStopped
+from engine.evaluation.evaluate import EvaluationSettings, evaluate
 from engine.sampling.params import SamplingParams
 from engine.settings import EngineSettings
 

@@ -8,15 +8,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from engine.attention.rows import Rows
 from engine.cache.layout import Dense
-from engine.cache.rows import Rows
 from engine.cache.slots import lone_slot
-from engine.compression.decoder import LoadedDecoder, load_decoder
-from engine.compression.errors import ModelsDiffer, ModelUnfit, OutputNotFinite, TextUnusable
-from engine.compression.evaluate import EvaluationSettings, evaluate
-from engine.compression.texts import Text, read_text
 from engine.conversion.errors import ChoiceInvalid
 from engine.device import prepare_device
+from engine.evaluation.decoder import LoadedDecoder, load_decoder
+from engine.evaluation.errors import ModelsDiffer, ModelUnfit, OutputNotFinite, TextUnusable
+from engine.evaluation.evaluate import EvaluationSettings, evaluate
+from engine.evaluation.texts import Text, read_text
 
 WINDOW = 40
 
@@ -93,7 +93,7 @@ def test_an_interrupted_measurement_is_of_what_was_read_and_says_so(loaded, text
 
 def test_parameters_are_counted_alike_packed_or_not(starter_model, loaded):
     from engine.checkpoint.checkpoint import open_checkpoint
-    from engine.compression.decoder import count_parameters
+    from engine.evaluation.decoder import count_parameters
 
     assert count_parameters(open_checkpoint(starter_model)) == 134_515_008
     decoder = loaded("llama")

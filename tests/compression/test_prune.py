@@ -13,14 +13,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from engine.attention.whole_rows import WholeRows
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.checkpoint.load import load_tensors
-from engine.compression.errors import ModelUnfit
 from engine.compression.prune import PruningSettings, prune
 from engine.compression.stack import layers_of
 from engine.conversion.errors import ChoiceInvalid, OutputExists
 from engine.device import prepare_device
-from engine.whole_rows import WholeRows
+from engine.evaluation.errors import ModelUnfit
 
 ROOT = Path(__file__).parent.parent.parent
 IDS = [3, 17, 4, 9, 1, 25, 8, 2, 11, 30, 6, 5, 19, 44, 71, 90, 12, 33]

@@ -11,16 +11,16 @@ from tokenizers import Tokenizer as Subwords
 from tokenizers import decoders, models, pre_tokenizers
 
 from engine.checkpoint.checkpoint import open_checkpoint
-from engine.compression.decoder import load_decoder
-from engine.compression.evaluate import EvaluationSettings, evaluate
-from engine.compression.texts import Text
 from engine.conversion.budget import Candidate, allocate, smallest_bytes
 from engine.conversion.errors import ChoiceInvalid
 from engine.conversion.folder_writer import write_folder
 from engine.conversion.mixed import quantize_mixed
 from engine.conversion.quantize import quantize
-from engine.conversion.rules import Packing
 from engine.device import prepare_device
+from engine.evaluation.decoder import load_decoder
+from engine.evaluation.evaluate import EvaluationSettings, evaluate
+from engine.evaluation.texts import Text
+from engine.quantization_rules import Packing
 
 
 def ladder(errors):

@@ -4,16 +4,16 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from engine.attention.rows import Rows
 from engine.cache.layout import Dense
-from engine.cache.rows import Rows
 from engine.cache.slots import lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.conversion.folder_writer import write_folder
 from engine.conversion.quantize import quantize
-from engine.conversion.rules import Packing
 from engine.device import Device, prepare_device
 from engine.engine import Engine
 from engine.model import build_model
+from engine.quantization_rules import Packing
 from engine.settings import EngineSettings
 
 AS_ON_METAL = Device("metal", None, "", "")

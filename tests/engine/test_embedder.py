@@ -8,8 +8,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.embedder import Embedder, EmbedderSettings
-from engine.encoding import EncodingRequest, TokenInput
+from engine.embedding.embedder import Embedder, EmbedderSettings
+from engine.embedding.encoding import EncodingRequest, TokenInput
 from engine.errors import ContextLengthExceeded, ParameterInvalid
 
 FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"

@@ -6,8 +6,8 @@ import pytest
 from engine import Engine
 from engine.engine import EngineSettings
 from engine.errors import ContextLengthExceeded, ParameterInvalid
+from engine.requests import GenerationRequest, StepOutput
 from engine.sampling.params import SamplingParams
-from engine.sequence import GenerationRequest, StepOutput
 
 INF = float("inf")
 LENGTHS = (3, 40, 11)

@@ -10,8 +10,8 @@ import pytest
 from engine import Engine
 from engine.engine import EngineSettings
 from engine.errors import GrammarInvalid, ParameterInvalid
+from engine.requests import GenerationRequest
 from engine.sampling.params import Grammar, SamplingParams
-from engine.sequence import GenerationRequest
 
 FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
 PATTERN = "([A-Z]{2,5}: PRICE IN EURO [0-9]{1,3}; ){1,9}END"

@@ -9,8 +9,8 @@ import pytest
 from engine import Engine
 from engine.engine import EngineSettings
 from engine.errors import ContextLengthExceeded, MemoryExceeded
+from engine.requests import GenerationRequest
 from engine.sampling.params import SamplingParams
-from engine.sequence import GenerationRequest
 
 
 def request(name: str, prompt, **given) -> GenerationRequest:

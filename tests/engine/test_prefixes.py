@@ -8,8 +8,8 @@ import pytest
 from engine import Engine
 from engine.cache.prefix import PrefixStore
 from engine.engine import EngineSettings
+from engine.requests import GenerationRequest
 from engine.sampling.params import SamplingParams
-from engine.sequence import GenerationRequest
 
 
 @dataclass(frozen=True)

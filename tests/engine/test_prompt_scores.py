@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from engine import Engine
+from engine.attention.whole_rows import WholeRows
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.device import prepare_device
 from engine.engine import EngineSettings
 from engine.errors import ContextLengthExceeded, ParameterInvalid
 from engine.model import build_model
+from engine.requests import GenerationRequest, StepOutput
 from engine.sampling.params import SamplingParams
-from engine.sequence import GenerationRequest, StepOutput
-from engine.whole_rows import WholeRows
 
 PROMPT = tuple(np.random.default_rng(3).integers(3, 90, 200).tolist())
 

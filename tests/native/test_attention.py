@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from engine.attention.attend_rows import Placing, Rotation, Scoring, attend_rows
 from engine.cache.layout import Quantised
-from engine.layers.attend_rows import Placing, Rotation, Scoring, attend_rows
 
 
 def random(*shape, seed=1, dtype=mx.float32):

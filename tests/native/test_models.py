@@ -8,8 +8,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from engine.attention.rows import Rows
 from engine.cache.layout import Dense
-from engine.cache.rows import Rows
 from engine.cache.slots import lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.device import prepare_device

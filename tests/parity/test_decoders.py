@@ -7,9 +7,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from engine.attention.rows import Rows
 from engine.cache.layout import Dense
 from engine.cache.room import Room, TokenBytes
-from engine.cache.rows import Rows
 from engine.cache.slots import Slot, SlotPool, lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.device import prepare_device

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.checkpoint.checkpoint import open_checkpoint
-from engine.embedder import Embedder, EmbedderSettings
+from engine.embedding.embedder import Embedder, EmbedderSettings
 from engine.text.load import load_tokenizer
 
 FIXTURES = Path(__file__).parent / "fixtures"

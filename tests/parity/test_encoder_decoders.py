@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from engine import Engine
+from engine.attention.rows import Rows
 from engine.cache.layout import Dense
-from engine.cache.rows import Rows
 from engine.cache.slots import lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.device import prepare_device
 from engine.model import build_model
+from engine.requests import GenerationRequest
 from engine.sampling.params import SamplingParams
-from engine.sequence import GenerationRequest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TOLERANCE = 1e-4

@@ -13,17 +13,17 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from engine.attention.rows import Rows
 from engine.cache.layout import Dense
-from engine.cache.rows import Rows
 from engine.cache.slots import lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.conversion.quantize import convert, quantize
-from engine.conversion.rules import Packing
 from engine.device import Device, prepare_device
 from engine.errors import CheckpointError
 from engine.layers.encoder import Encoder
 from engine.layers.module import EncoderDecoder
 from engine.model import build_encoder, build_model, is_encoder
+from engine.quantization_rules import Packing
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TOLERANCE = 1e-4

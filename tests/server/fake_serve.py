@@ -11,9 +11,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from engine.checkpoint.generation_defaults import GenerationDefaults
+from engine.embedding.sentence_settings import SentenceSettings
 from engine.errors import TemplateFailed
-from engine.generation_defaults import GenerationDefaults
-from engine.sentence_settings import SentenceSettings
 from engine.text.tokenizer import SpecialTokens, Tokenizer
 from server.parsing.choose import choose
 from server.registry import ModelText

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.sequence import GenerationRequest, PrefixNote, SampledToken, StepOutput
+from engine.requests import GenerationRequest, PrefixNote, SampledToken, StepOutput
 from engine.settings import EngineStats
 from server import protocol
 

@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from engine import Engine
+from engine.requests import GenerationRequest
 from engine.sampling.params import SamplingParams
-from engine.sequence import GenerationRequest
 
 REAL = Path(__file__).with_name("real_serve.py")
 PREDICATE = {"type": "predicate", "name": "late", "instructions": "It is late."}

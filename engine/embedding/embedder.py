@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from engine.encoding import EncodingOutput, EncodingRequest, TokenInput
+from engine.embedding.encoding import EncodingOutput, EncodingRequest, TokenInput
+from engine.embedding.input_queue import InputQueue, QueuedInput
+from engine.embedding.pooling import Pooling
+from engine.embedding.reader import Reader, build_reader
+from engine.embedding.sentence_settings import MODULES_FILE, SentenceSettings, read_sentence_settings
 from engine.errors import CheckpointUnsupported, ContextLengthExceeded, NotFinite, ParameterInvalid
-from engine.input_queue import InputQueue, QueuedInput
 from engine.model import Progress
 from engine.pace import Pace
-from engine.pooling import Pooling
-from engine.reader import Reader, build_reader
-from engine.sentence_settings import MODULES_FILE, SentenceSettings, read_sentence_settings
 from engine.settings import EngineStats, Kernels, ModelInfo
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.compression.decoder import LoadedDecoder
+from engine.evaluation.decoder import LoadedDecoder
 
 _LOGIT_BYTES = 64 << 20  # of one piece of one model's logits in float32
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.attention.attend import attend
 from engine.cache.layout import layout_for
-from engine.layers.attend import attend
 
 Planes = list[mx.array]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from engine.checkpoint.folder import open_file
-from engine.compression.errors import TextUnusable
 from engine.errors import CheckpointError
+from engine.evaluation.errors import TextUnusable
 from engine.text.tokenizer import Tokenizer
 
 MAX_TEXT_BYTES = 256 << 20

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from engine.attention.whole_rows import WholeRows
 from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from engine.compression.errors import ModelUnfit
+from engine.evaluation.errors import ModelUnfit
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel, Progress, build_model, is_encoder
 from engine.text.load import load_tokenizer
 from engine.text.tokenizer import Tokenizer
-from engine.whole_rows import WholeRows
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
-from engine.cache.rows import Biases, Rows
+from engine.attention.attend import Mask, attend, causal_mask
+from engine.attention.attend_rows import Rotation
+from engine.attention.rows import Biases, Rows
 from engine.cache.slab import join, split
-from engine.layers.attend import Mask, attend, causal_mask
-from engine.layers.attend_rows import Rotation
 
 
 class WholeRows(Rows):

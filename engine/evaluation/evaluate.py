@@ -1,6 +1,6 @@
 """Measure a model on a text: how well it predicts it, how far it is from another model, its size and its speed."""
 
-from engine.compression.decoder import LoadedDecoder  # isort: skip  # first: loads the BLAS before mlx
+from engine.evaluation.decoder import LoadedDecoder  # isort: skip  # first: loads the BLAS before mlx
 
 import math
 import time
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from engine.attention.rows import Rows
 from engine.cache.layout import Dense
-from engine.cache.rows import Rows
 from engine.cache.slots import Slot, lone_slot
 from engine.checkpoint.checkpoint import Checkpoint
-from engine.compression.errors import ModelsDiffer, OutputNotFinite
-from engine.compression.progress import Progress, Report, Stop, never, unheard
-from engine.compression.scoring import Tally, score_windows
-from engine.compression.texts import Text, cut_windows, num_scored
 from engine.conversion.errors import ChoiceInvalid
+from engine.evaluation.errors import ModelsDiffer, OutputNotFinite
+from engine.evaluation.progress import Progress, Report, Stop, never, unheard
+from engine.evaluation.scoring import Tally, score_windows
+from engine.evaluation.texts import Text, cut_windows, num_scored
 
 _WRITTEN_TOKENS = 32
 _MIN_WINDOW = 8

@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engine.encoding import EncodingRequest, TokenInput
+from engine.embedding.encoding import EncodingRequest, TokenInput
 
 _LEAST_FILLED = 2  # a row is at least half text: shorter inputs wait for a batch of their own size
 

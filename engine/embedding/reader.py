@@ -6,14 +6,14 @@ from typing import Protocol
 
 import mlx.core as mx
 
+from engine.attention.whole_rows import WholeRows
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.folder import ModelFolder
 from engine.device import Device
+from engine.embedding.sentence_settings import MODULES_FILE
 from engine.errors import CheckpointUnsupported
 from engine.layers.encoder import Encoder
 from engine.model import CausalModel, Progress, build_encoder, build_model, is_encoder
-from engine.sentence_settings import MODULES_FILE
-from engine.whole_rows import WholeRows
 
 _UNLIMITED_LENGTH = 2048  # for models whose positions are relative and have no end of their own
 

@@ -8,10 +8,10 @@ import mlx.core as mx
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.load import load_tensors
 from engine.device import Device
+from engine.embedding.sentence_settings import DenseSettings, PoolingMode, SentenceSettings
 from engine.errors import CheckpointCorrupt
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.linear import Linear
-from engine.sentence_settings import DenseSettings, PoolingMode, SentenceSettings
 
 Pool = Callable[[mx.array, mx.array], mx.array]
 

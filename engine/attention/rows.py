@@ -11,11 +11,11 @@ from typing import Protocol
 
 import mlx.core as mx
 
+from engine.attention.attend import Mask, attend, causal_mask, with_bias
+from engine.attention.attend_rows import Placing, Rotation, Scoring, attend_rows
 from engine.cache.layout import Dense, Planes
 from engine.cache.slab import Heads, LayerSlab, Slab, join, split
 from engine.cache.slots import Slot
-from engine.layers.attend import Mask, attend, causal_mask, with_bias
-from engine.layers.attend_rows import Placing, Rotation, Scoring, attend_rows
 
 Biases = list[mx.array]
 _READ_STEP = 32  # what is read of a slab grows in such steps, so that shapes repeat from token to token
