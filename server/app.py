@@ -7,35 +7,37 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from server.addresses import ForgiveAddresses
-from server.binding import is_loopback
-from server.error_responses import install
-from server.hold_models import HoldModels
-from server.metrics import Metrics
-from server.openapi import FAILURES, MESSAGE_FAILURES
-from server.pages import Pages
-from server.registry import Registry
-from server.response_store import ResponseStore
-from server.routes import (
-    chat,
-    completions,
-    decisions,
-    embeddings,
-    health,
-    messages,
-    metrics,
-    models,
-    rerank,
-    residency,
-    responses,
-    status,
-    tokens,
-)
-from server.security import BodyLimit, HostGuard, KeyGuard, OriginGuard
+from server.api.chat.route import router as chat
+from server.api.completions.route import router as completions
+from server.api.decisions.route import router as decisions
+from server.api.embeddings.route import router as embeddings
+from server.api.messages.route import router as messages
+from server.api.models.residency import router as residency
+from server.api.models.route import router as models
+from server.api.operations.health import router as health
+from server.api.operations.metrics import router as metrics
+from server.api.operations.status import router as status
+from server.api.rerank.route import router as rerank
+from server.api.responses.route import router as responses
+from server.api.responses.store import ResponseStore
+from server.api.tokens.route import router as tokens
+from server.http.addresses import ForgiveAddresses
+from server.http.binding import is_loopback
+from server.http.error_responses import install
+from server.http.hold_models import HoldModels
+from server.http.openapi import FAILURES, MESSAGE_FAILURES
+from server.http.pages import Pages
+from server.http.security import BodyLimit, HostGuard, KeyGuard, OriginGuard
+from server.http.traffic import Traffic
+from server.models.registry import Registry
+from server.monitoring.metrics import Metrics
+from server.monitoring.status import Watch
 from server.settings import Settings
-from server.status import Watch
-from server.traffic import Traffic
 from server.version import VERSION
+
+_OPENAI = (
+    chat, completions, responses, decisions, embeddings, rerank, tokens, residency, models, status, health, metrics,
+)  # fmt: skip
 
 
 def build_app(settings: Settings, registry: Registry) -> Traffic:
@@ -74,8 +76,7 @@ def _routes(settings: Settings, registry: Registry) -> FastAPI:
     # Token by token it would tell what others have asked: only where everybody who asks is the one who serves.
     app.state.tells_stored_tokens = is_loopback(settings.host) and not settings.keys()
     install(app)
-    speaking = (chat, completions, responses, decisions, embeddings, rerank, tokens)
-    for resource in (*speaking, residency, models, status, health, metrics):
-        app.include_router(resource.router, responses=FAILURES)
-    app.include_router(messages.router, responses=MESSAGE_FAILURES)
+    for router in _OPENAI:
+        app.include_router(router, responses=FAILURES)
+    app.include_router(messages, responses=MESSAGE_FAILURES)
     return app

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
-from server.binding import AddressRefused, listen, require_key_in_public
-from server.build_registry import build_registry
 from server.errors import ApiError, ModelNotFound, ModelTooLarge
 from server.exit_codes import DONE, FAILURE, USAGE
-from server.lease import holding
-from server.load_report import report_load
+from server.http.binding import AddressRefused, listen, require_key_in_public
 from server.log_lines import set_up_logging
-from server.registry import ModelText, Registry, ServedModel, load_text
+from server.models.build import build_registry
+from server.models.lease import holding
+from server.models.registry import ModelText, Registry, ServedModel, load_text
 from server.settings import Settings
-from server.store import Store
-from server.store_errors import StoreError
-from server.stored_model import StoredModel
-from server.supervisor import WORKER_COMMAND
-from server.terminal import pull_report
+from server.store.errors import StoreError
+from server.store.store import Store
+from server.store.stored_model import StoredModel
+from server.terminal.load_report import report_load
+from server.terminal.output import pull_report
+from server.worker.supervisor import WORKER_COMMAND
 
 if TYPE_CHECKING:
     import socket
@@ -86,7 +86,7 @@ def serve(
 def _run(settings: Settings, registry: Registry, opened: "socket.socket") -> int:
     # The worker reads weights on another core while these are imported.
     from server.app import build_app  # noqa: PLC0415
-    from server.listener import Listener  # noqa: PLC0415
+    from server.http.listener import Listener  # noqa: PLC0415
 
     announcing: list[asyncio.Task[None]] = []
 

@@ -20,8 +20,8 @@ class OwnServer:
 
     def start(self) -> str:
         """Have a fresh process; returns its base URL."""
-        from server.own_server import own_server, serve_command
         from server.settings import load_settings
+        from server.terminal.own_server import own_server, serve_command
 
         self.stop()
         os.environ["BRAMLEY_PREFIX_FOLDER"] = str(self._prefix_folder)

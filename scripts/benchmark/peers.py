@@ -76,7 +76,7 @@ def _mlx_folder(model: Path, *options: str) -> Path:
     """The same weights in the folder format that mlx-lm reads."""
     folder = _BUILD / f"{model.name}-mlx{'-float32' if options else ''}"
     if not folder.exists():
-        bramley = [sys.executable, "-m", "server.cli", "convert", str(model), "--output", str(folder), *options]
+        bramley = [sys.executable, "-m", "server.cli.app", "convert", str(model), "--output", str(folder), *options]
         subprocess.run(bramley, check=True, cwd=ROOT)
     return folder
 

@@ -60,8 +60,8 @@ def make_store(folder: Path) -> Path:
     sys.path.insert(0, str(ROOT))
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    from server.pull import pull
-    from server.store import Store
+    from server.store.pull import pull
+    from server.store.store import Store
 
     store = Store(folder / "models")
     for name in NAMES:
@@ -84,7 +84,7 @@ def start(store: Path, folder: Path) -> tuple[subprocess.Popen[str], str]:
     environment |= {f"BRAMLEY_{name}": str(value) for name, value in settings.items()} | {"PYTHONPATH": str(ROOT)}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server.cli", "serve", NAMES[0]],
+            [sys.executable, "-m", "server.cli.app", "serve", NAMES[0]],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-MAIN = [sys.executable, "-m", "server.cli"]
+MAIN = [sys.executable, "-m", "server.cli.app"]
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import psutil
 import pytest
 import typer.main
 
-from server.cli import app
-from server.commands import WHERE
+from server.cli.app import app
+from server.cli.commands import WHERE
 from server.exit_codes import INTERRUPTED
-from server.local_source import LocalSource
 from server.settings import Settings
+from server.store.local_source import LocalSource
 
 ROOT = Path(__file__).parent.parent.parent
 ESCAPE = "\x1b"
@@ -81,7 +81,7 @@ def test_a_command_imports_no_other_commands_file(environment):
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    assert set(result.stderr.strip().split(", ")) == {"server.commands.options", "server.commands.version"}
+    assert set(result.stderr.strip().split(", ")) == {"server.cli.commands.options", "server.cli.commands.version"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -202,7 +202,7 @@ def test_interrupted_pull_leaves_nothing_running(environment, tmp_path):
     index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
     ours = {name: value for name, value in environment.items() if not name.startswith("PIP_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "server.cli", "pull", "smollm2-135m"],
+        [sys.executable, "-m", "server.cli.app", "pull", "smollm2-135m"],
         cwd=ROOT,
         env=ours | {"PIP_INDEX_URL": index, "PIP_CONFIG_FILE": "/dev/null"},
         stdout=subprocess.PIPE,

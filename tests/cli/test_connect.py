@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from server.connect.clients import CLIENTS
-from server.connect.connection import Served
-from server.connect.writing import write
-from server.pull import pull
-from server.store import Store
+from server.cli.connect.clients import CLIENTS
+from server.cli.connect.connection import Served
+from server.cli.connect.writing import write
+from server.store.pull import pull
+from server.store.store import Store
 
 FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
 URL = "http://127.0.0.1:9/v1"

@@ -11,10 +11,10 @@ from threading import Thread
 
 import pytest
 
-from server.doctor import examine
-from server.pull import pull
+from server.cli.doctor import examine
 from server.settings import Settings
-from server.store import Store
+from server.store.pull import pull
+from server.store.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = {

@@ -3,8 +3,8 @@
 import asyncio
 from contextlib import contextmanager
 
-from server.load_report import report_load
-from server.progress import Progress
+from server.store.progress import Progress
+from server.terminal.load_report import report_load
 
 
 def test_a_load_is_told_until_it_is_over_and_a_short_one_not_at_all():

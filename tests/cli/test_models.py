@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.progress import Pace, Progress
+from server.store.progress import Pace, Progress
 
 FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
 REVISION = "0123456789" * 4

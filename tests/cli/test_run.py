@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.chat_client import ChatFailed
-from server.own_server import own_server
+from server.terminal.chat_client import ChatFailed
+from server.terminal.own_server import own_server
 
 ROOT = Path(__file__).parent.parent.parent
 CTRL_C, CTRL_D = "\x03", "\x04"
@@ -23,7 +23,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200); self.end_headers()
     def log_message(self, *_): pass
 server = HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler)
-from server.own_server import end_when_input_closes
+from server.terminal.own_server import end_when_input_closes
 end_when_input_closes()
 server.serve_forever()
 """

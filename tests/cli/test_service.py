@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from server.cli.service.agent import ServiceFailed
+from server.cli.service.launchd import Launchd
+from server.cli.service.systemd import Systemd
 from server.exit_codes import USAGE
-from server.service.agent import ServiceFailed
-from server.service.launchd import Launchd
-from server.service.systemd import Systemd
 
 AWKWARD = ["/opt/my bramley/bin/bramley", "serve", "100%", "$HOME", 'a"b', "back\\slash"]
 

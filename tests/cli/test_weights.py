@@ -126,7 +126,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(environment, model, tmp_path
 
     target = tmp_path / "out"
     result = subprocess.run(
-        [sys.executable, "-m", "server.cli", "quantize", str(model), "-o", str(target)],
+        [sys.executable, "-m", "server.cli.app", "quantize", str(model), "-o", str(target)],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -142,7 +142,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(environment, model, tmp_path
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_leaves_nothing_that_looks_like_a_model(bramley, environment, model, tmp_path, kind):
     """Killed at points drawn from the whole run, the beginning and the end included."""
-    command = [sys.executable, "-m", "server.cli", "quantize", str(model)]
+    command = [sys.executable, "-m", "server.cli.app", "quantize", str(model)]
     started = time.monotonic()
     assert bramley("quantize", model, "-o", tmp_path / "whole").returncode == 0
     seconds = time.monotonic() - started

@@ -12,12 +12,12 @@ from engine.checkpoint.checkpoint import open_checkpoint
 from engine.sampling.grammar import GrammarCompiler
 from engine.text.load import load_tokenizer
 from server.errors import UnsupportedParameter
+from server.generation.reply_grammar import Wanted, reply_grammar
+from server.generation.structure import Structure
 from server.parsing.choose import ReplyFormat
 from server.parsing.formats import CALL_FORMATS, GENERIC, ThinkingFormat
 from server.parsing.piece import joined
-from server.reply_grammar import Wanted, reply_grammar
-from server.schemas.tools import Tool
-from server.structure import Structure
+from server.wire.tools import Tool
 
 STYLES = {style.name: style for style in (*CALL_FORMATS, GENERIC)}
 WEATHER = {

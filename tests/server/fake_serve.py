@@ -15,11 +15,11 @@ from engine.checkpoint.generation_defaults import GenerationDefaults
 from engine.embedding.sentence_settings import SentenceSettings
 from engine.errors import TemplateFailed
 from engine.text.tokenizer import SpecialTokens, Tokenizer
+from server.models.registry import ModelText
 from server.parsing.choose import choose
-from server.registry import ModelText
 from server.serve import serve
 from server.settings import Settings
-from server.stored_model import StoredModel
+from server.store.stored_model import StoredModel
 
 SPECIAL = SpecialTokens(ids=frozenset({256, 257}), bos_id=257, eos_ids=(256,))
 

@@ -26,7 +26,7 @@ import msgspec
 
 from engine.requests import GenerationRequest, PrefixNote, SampledToken, StepOutput
 from engine.settings import EngineStats
-from server import protocol
+from server.worker import protocol
 
 END = 256
 INFO = {

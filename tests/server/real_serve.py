@@ -5,7 +5,7 @@ from pathlib import Path
 
 from server.serve import serve
 from server.settings import Settings
-from server.stored_model import StoredModel
+from server.store.stored_model import StoredModel
 
 if __name__ == "__main__":
     name, path = sys.argv[1], Path(sys.argv[2])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.addresses import canonical
+from server.http.addresses import canonical
 
 
 @pytest.mark.parametrize(

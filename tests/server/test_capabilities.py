@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from server.schemas.chat import ChatCompletionRequest
-from server.schemas.completions import CompletionRequest
+from server.api.chat.schemas import ChatCompletionRequest
+from server.api.completions.schemas import CompletionRequest
 
 REAL = Path(__file__).with_name("real_serve.py")
 FILL_IN = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]

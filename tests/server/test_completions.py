@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from server.completion_logprobs import TokenLists
-from server.continuation import LikelyToken, ScoredToken
-from server.generation import Choice
+from server.api.completions.logprobs import TokenLists
+from server.api.completions.route import likeliest
+from server.generation.continuation import LikelyToken, ScoredToken
+from server.generation.generation import Choice
 from server.parsing.piece import Piece
-from server.routes.completions import likeliest
 
 
 def post(client, **body):

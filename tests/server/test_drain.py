@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.drain import Drain
+from server.worker.retry_after import Drain
 
 
 def drain_of(num_finished: int, seconds: float) -> Drain:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import server.schemas
-from server.schemas.base import WireModel
+import server.wire
+from server.wire.base import WireModel
 
-for module in pkgutil.iter_modules(server.schemas.__path__, "server.schemas."):
+for module in pkgutil.iter_modules(server.wire.__path__, "server.wire."):
     importlib.import_module(module.name)
 
 

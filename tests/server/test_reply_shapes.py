@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.continuation import Delta
-from server.generation import Choice
-from server.message_reply import MessageReply
+from server.api.messages.reply import MessageReply
+from server.api.messages.schemas import MessageRequest
+from server.api.responses.reply import ResponseReply
+from server.api.responses.schemas import ResponseRequest
+from server.api.responses.store import ResponseStore
+from server.generation.continuation import Delta
+from server.generation.generation import Choice
 from server.parsing.piece import Piece, joined
-from server.response_reply import ResponseReply
-from server.response_store import ResponseStore
-from server.schemas.messages import MessageRequest
-from server.schemas.responses import ResponseRequest
 
 USAGE = {
     "prompt_tokens": 9,

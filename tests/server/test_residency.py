@@ -11,8 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from server.pull import pull
-from server.store import Store
+from server.store.pull import pull
+from server.store.store import Store
 
 NAMES = ("alpha", "beta", "gamma")
 # Keys and values get 1.33 GB each that tiny models never fill: two models fit into the budget, a third does not.
@@ -44,7 +44,7 @@ def start_small(launch, small_store):
 
     def start(*arguments: str, **settings):
         return launch(
-            ["-m", "server.cli", "serve", *(arguments or ("alpha",))],
+            ["-m", "server.cli.app", "serve", *(arguments or ("alpha",))],
             **{"models_dir": small_store.root, "hf_hub_cache": ""} | LIMITS | settings,
         )
 

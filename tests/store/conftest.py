@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from server.catalog import Catalog, CatalogEntry, CatalogFile, Wheel
-from server.store import Store
+from server.store.catalog import Catalog, CatalogEntry, CatalogFile, Wheel
+from server.store.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -248,7 +248,7 @@ class Bramley:
 
     def start(self, *arguments, **environment):
         return subprocess.Popen(
-            [sys.executable, "-m", "server.cli", *arguments],
+            [sys.executable, "-m", "server.cli.app", *arguments],
             cwd=ROOT,
             env=self.environment | environment,
             stdin=subprocess.DEVNULL,

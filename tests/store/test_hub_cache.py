@@ -2,11 +2,11 @@
 
 import pytest
 
-from server.catalog import Catalog
-from server.hub_cache import SOURCE
-from server.pull import pull
-from server.store import Store
-from server.store_errors import ModelNotFound
+from server.store.catalog import Catalog
+from server.store.errors import ModelNotFound
+from server.store.hub_cache import SOURCE
+from server.store.pull import pull
+from server.store.store import Store
 
 COMMIT = "a" * 40
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from server.local_source import LocalSource, local_path
-from server.pull import pull
-from server.store_errors import DiskFull, ModelCorrupt, ModelExists, ModelUnfit
+from server.store.errors import DiskFull, ModelCorrupt, ModelExists, ModelUnfit
+from server.store.local_source import LocalSource, local_path
+from server.store.pull import pull
 
 
 def test_folder_is_copied_without_what_is_not_data(store, folder, files):

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from server.catalog import Catalog, read_catalog, shipped_catalog
-from server.pull import pull
-from server.staging import PARTIAL, as_store_errors
-from server.store import Store
-from server.store_errors import DiskFull, ModelCorrupt, ModelUnfit, PullFailed
+from server.store.catalog import Catalog, read_catalog, shipped_catalog
+from server.store.errors import DiskFull, ModelCorrupt, ModelUnfit, PullFailed
+from server.store.pull import pull
+from server.store.staging import PARTIAL, as_store_errors
+from server.store.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 

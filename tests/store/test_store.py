@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.catalog import Catalog
-from server.model_id import parse_model_id
-from server.pull import pull
-from server.staging import PARTIAL, Staging
-from server.store import Store
-from server.store_errors import ModelIdInvalid, ModelNotFound, ModelUnfit, StoreBusy, StoreUnusable
+from server.store.catalog import Catalog
+from server.store.errors import ModelIdInvalid, ModelNotFound, ModelUnfit, StoreBusy, StoreUnusable
+from server.store.model_id import parse_model_id
+from server.store.pull import pull
+from server.store.staging import PARTIAL, Staging
+from server.store.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -1,0 +1,1 @@
+"""Completions of plain prompts, as OpenAI defines them."""

@@ -1,0 +1,1 @@
+"""The Decisions API: questions answered with probabilities of labels."""

@@ -1,0 +1,41 @@
+"""POST /decisions: how likely the model holds answers to be. Knows the shape of the answer, nothing of workers."""
+
+import asyncio
+from uuid import uuid4
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from engine.sampling.params import SamplingParams
+from server.api.decisions.prompt import ask
+from server.api.decisions.reply import DecisionReply
+from server.api.decisions.schemas import Decision, DecisionRequest
+from server.api.shared.stream import respond_whole, stopwatch, unless_client_leaves
+from server.generation.continuation import TextRules
+from server.generation.generation import Generation, Plan
+from server.http.large_bodies import LargeBodyRoute
+from server.models.registry import WRITING_KINDS, Registry
+
+router = APIRouter(route_class=LargeBodyRoute)
+
+
+@router.post("/decisions", response_model=Decision)
+async def create_decision(body: DecisionRequest, request: Request) -> Response:
+    """Answer questions about an input with probabilities. Every question reads the input for itself."""
+    registry: Registry = request.app.state.registry
+    model = registry.find(body.model)
+    request.state.record["model"] = model.name
+    await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
+    asked = await asyncio.to_thread(ask, await model.text(), body)
+    reply = DecisionReply(body, body.model or model.name, asked)
+    plan = Plan(
+        prompts=tuple(each.prompt for each in asked),
+        num_choices=1,
+        sampling=SamplingParams(
+            max_tokens=1, temperature=0.0, ignore_eos=True, logprobs=0, logprob_ids=reply.label_ids
+        ),
+        rules=TextRules(),
+        param="input",
+    )
+    generation = Generation(f"decision-{uuid4().hex}", model, plan, stopwatch(request, model))
+    return await respond_whole(request, generation, reply)

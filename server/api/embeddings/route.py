@@ -1,0 +1,68 @@
+"""POST /embeddings: a vector for every input. Knows the shape of the answer, nothing of workers."""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from engine.embedding.encoding import EncodingRequest
+from server.api.embeddings.schemas import Embedding, EmbeddingList, EmbeddingRequest
+from server.api.shared.stream import unless_client_leaves
+from server.errors import UnsupportedParameter
+from server.generation.encoding import encode, encode_inputs, floats, limits, prompt_for, usage
+from server.http.large_bodies import LargeBodyRoute
+from server.models.registry import ModelText, Registry, ServedModel
+from server.wire.usage import InputUsage
+
+router = APIRouter(route_class=LargeBodyRoute)
+
+
+@router.post("/embeddings", response_model=EmbeddingList)
+async def create_embeddings(body: EmbeddingRequest, request: Request) -> Response:
+    """Embed one or several texts."""
+    registry: Registry = request.app.state.registry
+    model = registry.find(body.model)
+    request.state.record["model"] = model.name
+    return await unless_client_leaves(request.receive, _embed(model, body, request.state.record))
+
+
+async def _embed(model: ServedModel, body: EmbeddingRequest, record: dict[str, Any]) -> Response:
+    info = await model.expect("embedder")
+    text = await model.text()
+    _check_dimensions(text, body.dimensions, info["embedding_size"])
+    bounds = limits(await model.context_length(), body.truncate_prompt_tokens, truncate=body.truncate)
+    prompt = prompt_for(text, body.input_type, body.prompt_name)
+    inputs = await asyncio.to_thread(encode_inputs, text, body.input, prompt, bounds)
+    own = EncodingRequest(f"embd-{uuid4().hex}", inputs, "input", body.dimensions, body.normalize)
+    record["prompt"] = usage(inputs)["prompt_tokens"]
+    vectors = await encode(model, own)
+    answer = await asyncio.to_thread(
+        embedding_list, vectors, body.model or model.name, usage(inputs), in_base64=body.encoding_format == "base64"
+    )
+    return Response(answer, media_type="application/json")
+
+
+def _check_dimensions(text: ModelText, dimensions: int | None, own: int) -> None:
+    if dimensions is None or text.sentence.allows(dimensions, own):
+        return
+    listed = text.sentence.dimensions
+    sizes = f"{own} or less" if listed == () else ", ".join(map(str, sorted({*(listed or ()), own})))
+    raise UnsupportedParameter("dimensions", f"this model's vectors can have {sizes} dimensions, not {dimensions}")
+
+
+def embedding_list(vectors: Sequence[bytes], model_name: str, usage: InputUsage, *, in_base64: bool) -> bytes:
+    """The answer as JSON, an EmbeddingList. Made vector by vector, so that other threads run in between."""
+    data = b",".join(_embedding(index, vector, in_base64=in_base64) for index, vector in enumerate(vectors))
+    head = msgspec.json.encode({"object": "list", "model": model_name, "usage": usage})
+    return head[:-1] + b',"data":[' + data + b"]}"
+
+
+def _embedding(index: int, vector: bytes, *, in_base64: bool) -> bytes:
+    values = b64encode(vector).decode() if in_base64 else floats(vector)
+    entry: Embedding = {"object": "embedding", "index": index, "embedding": values}
+    return msgspec.json.encode(entry)

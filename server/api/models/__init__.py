@@ -1,0 +1,1 @@
+"""The list of models, and loading and unloading them."""

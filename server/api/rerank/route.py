@@ -1,0 +1,123 @@
+"""POST /rerank and /score: how well texts fit one another. Knows the shapes of the answers, nothing of workers."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from engine.embedding.encoding import EncodingRequest
+from server.api.rerank.schemas import (
+    PairFields,
+    RerankList,
+    RerankRequest,
+    RerankResult,
+    ScoredText,
+    ScoreList,
+    ScoreRequest,
+)
+from server.api.shared.stream import unless_client_leaves
+from server.errors import InvalidRequest
+from server.generation.encoding import encode, encode_pairs, floats, limits, usage
+from server.http.large_bodies import LargeBodyRoute
+from server.models.registry import Registry, ServedModel
+from server.wire.usage import InputUsage
+
+DOCUMENTS_PER_UNIT = 100
+
+router = APIRouter(route_class=LargeBodyRoute)
+
+
+@router.post("/rerank", response_model=RerankList | list[ScoredText])
+@router.post("/v2/rerank", include_in_schema=False)
+async def rerank(body: RerankRequest, request: Request) -> Response:
+    """Put documents into the order in which they fit a query."""
+    documents = body.documents or body.texts
+    pairs = [(body.query, document) for document in documents]
+    scores, own_usage, name = await _answered(request, body, pairs, "documents", body.max_tokens_per_doc)
+    best = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n or None]
+    if body.texts:
+        return _json([_scored_text(body, index, scores[index]) for index in best])
+    return _json(rerank_list(body, scores, best, own_usage, name))
+
+
+@router.post("/score", response_model=ScoreList)
+async def score(body: ScoreRequest, request: Request) -> Response:
+    """Score pairs of texts."""
+    firsts = body.firsts if len(body.firsts) > 1 else body.firsts * len(body.seconds)
+    pairs = list(zip(firsts, body.seconds, strict=True))
+    scores, own_usage, name = await _answered(request, body, pairs, "text_2")
+    answer: ScoreList = {
+        "id": f"score-{uuid4().hex}",
+        "object": "list",
+        "model": name,
+        "data": [{"object": "score", "index": index, "score": each} for index, each in enumerate(scores)],
+        "usage": own_usage,
+    }
+    return _json(answer)
+
+
+async def _answered(
+    request: Request,
+    body: PairFields,
+    pairs: Sequence[tuple[str, str]],
+    param: str,
+    second_tokens: int | None = None,
+) -> tuple[list[float], InputUsage, str]:
+    registry: Registry = request.app.state.registry
+    model = registry.find(body.model)
+    record = request.state.record
+    record["model"] = model.name
+    work = _scores(model, body, pairs, param, second_tokens)
+    scores, own_usage = await unless_client_leaves(request.receive, work)
+    record["prompt"] = own_usage["prompt_tokens"]
+    return scores, own_usage, body.model or model.name
+
+
+async def _scores(
+    model: ServedModel, body: PairFields, pairs: Sequence[tuple[str, str]], param: str, second_tokens: int | None
+) -> tuple[list[float], InputUsage]:
+    """One score per pair, and the tokens read."""
+    info = await model.expect("classifier")
+    if info["num_labels"] != 1:
+        message = f"{model.name} gives {info['num_labels']} scores to a pair of texts; one is needed."
+        raise InvalidRequest(message, param="model")
+    bounds = limits(await model.context_length(), body.truncate_prompt_tokens, truncate=body.truncate)
+    inputs = await asyncio.to_thread(encode_pairs, await model.text(), pairs, bounds, second_tokens)
+    own = EncodingRequest(f"rank-{uuid4().hex}", inputs, param, raw_scores=body.raw_scores)
+    return [floats(values)[0] for values in await encode(model, own)], usage(inputs)
+
+
+def rerank_list(
+    body: RerankRequest, scores: Sequence[float], best: Sequence[int], own_usage: InputUsage, name: str
+) -> RerankList:
+    """The long answer."""
+    return {
+        "id": f"rerank-{uuid4().hex}",
+        "object": "list",
+        "model": name,
+        "results": [_result(body, index, scores[index]) for index in best],
+        "usage": own_usage,
+        "meta": {"billed_units": {"search_units": -(-len(scores) // DOCUMENTS_PER_UNIT)}},
+    }
+
+
+def _result(body: RerankRequest, index: int, own_score: float) -> RerankResult:
+    result: RerankResult = {"index": index, "relevance_score": own_score}
+    if body.return_documents:
+        result["document"] = {"text": body.documents[index]}
+    return result
+
+
+def _scored_text(body: RerankRequest, index: int, own_score: float) -> ScoredText:
+    entry: ScoredText = {"index": index, "score": own_score}
+    if body.return_text:
+        entry["text"] = body.texts[index]
+    return entry
+
+
+def _json(answer: Any) -> Response:
+    return Response(msgspec.json.encode(answer), media_type="application/json")

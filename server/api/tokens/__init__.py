@@ -1,0 +1,1 @@
+"""Tokens without an answer: tokenize, detokenize, estimate."""

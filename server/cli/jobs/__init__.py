@@ -1,0 +1,1 @@
+"""The long work of commands: writing, measuring and training models."""

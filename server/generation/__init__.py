@@ -1,0 +1,1 @@
+"""Prompts of token ids to deltas of text, and the grammars that constrain them."""

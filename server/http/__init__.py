@@ -1,0 +1,1 @@
+"""The wire below the APIs: middleware, limits of connections, envelopes of errors."""

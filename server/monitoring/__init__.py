@@ -1,0 +1,1 @@
+"""Counts, times and state of the running server."""

@@ -1,0 +1,1 @@
+"""The text that a person at a terminal sees and types."""

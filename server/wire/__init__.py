@@ -1,0 +1,1 @@
+"""Types of the wire that rooms below the APIs read too. No behaviour."""

@@ -1,0 +1,1 @@
+"""The child process that computes (`__main__.py`), and the parent's handle on it."""
