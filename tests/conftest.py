@@ -35,16 +35,16 @@ def embedding_model() -> Path:
 @pytest.fixture(scope="session")
 def tiny_llama() -> Path:
     """A random Llama of a few hundred kilobytes, in Hugging Face's layout."""
-    return _ROOT / "tests" / "parity" / "fixtures" / "llama"
+    return _ROOT / "tests" / "engine" / "architectures" / "fixtures" / "llama"
 
 
 @pytest.fixture(scope="session")
 def long_model(tmp_path_factory) -> Callable[[str], Path]:
-    """A random model of tests/parity/fixtures by its name, with a context of 2,048 tokens."""
+    """A random model of tests/engine/architectures/fixtures by its name, with a context of 2,048 tokens."""
 
     def make(name: str) -> Path:
         path = tmp_path_factory.mktemp("models") / name
-        shutil.copytree(_ROOT / "tests" / "parity" / "fixtures" / name, path)
+        shutil.copytree(_ROOT / "tests" / "engine" / "architectures" / "fixtures" / name, path)
         config = json.loads((path / "config.json").read_text())
         (path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
         return path
@@ -85,13 +85,13 @@ def _widen_heads(path: Path, head_dim: int) -> None:
 
 @pytest.fixture(scope="session")
 def readable(tmp_path_factory) -> Callable[[str], Path]:
-    """A model of tests/parity/fixtures by its name, with a tokenizer: a token per printable character."""
+    """A model of tests/engine/architectures/fixtures by its name, with a tokenizer: a token per printable character."""
     made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp("readable") / name
-            fixture = _ROOT / "tests" / "parity" / "fixtures" / name
+            fixture = _ROOT / "tests" / "engine" / "architectures" / "fixtures" / name
             shutil.copytree(fixture, made[name], ignore=shutil.ignore_patterns("fixture.safetensors", "row.json"))
             _write_tokenizer(made[name])
         return made[name]

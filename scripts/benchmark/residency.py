@@ -66,7 +66,7 @@ def make_store(folder: Path) -> Path:
     store = Store(folder / "models")
     for name in NAMES:
         place = folder / name
-        shutil.copytree(ROOT / "tests" / "parity" / "fixtures" / "llama", place)
+        shutil.copytree(ROOT / "tests" / "engine" / "architectures" / "fixtures" / "llama", place)
         size = json.loads((place / "config.json").read_text())["vocab_size"]
         words = {f"w{number}": number for number in range(size)}
         tokenizer = Tokenizer(models.WordLevel(words, unk_token="w3"))  # noqa: S106  # no password

@@ -29,7 +29,9 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--model", type=Path, default=ROOT / "tests" / "parity" / "fixtures" / "llama")
+    parser.add_argument(
+        "--model", type=Path, default=ROOT / "tests" / "engine" / "architectures" / "fixtures" / "llama"
+    )
     given = parser.parse_args()
     rng = random.Random(1)
     engine = Engine(given.model, EngineSettings(max_rows=8, prefix_bytes=4_000_000))

@@ -13,7 +13,7 @@ from engine.errors import GrammarInvalid, ParameterInvalid
 from engine.requests import GenerationRequest
 from engine.sampling.params import Grammar, SamplingParams
 
-FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "engine" / "architectures" / "fixtures"
 PATTERN = "([A-Z]{2,5}: PRICE IN EURO [0-9]{1,3}; ){1,9}END"
 PRICES = Grammar(f"start: /{PATTERN}/")
 PROMPT = tuple(range(40, 60))
@@ -21,7 +21,7 @@ PROMPT = tuple(range(40, 60))
 
 @pytest.fixture(scope="module")
 def byte_model(tmp_path_factory):
-    """A model of tests/parity/fixtures whose token b + 3 is the byte b, as far as its vocabulary goes."""
+    """A model of tests/engine/architectures/fixtures whose token b + 3 is the byte b, as far as its vocabulary goes."""
 
     def make(name: str, longest: int | None = None) -> Path:
         path = tmp_path_factory.mktemp("models") / name

@@ -151,11 +151,11 @@ def start_fake(launch, tmp_path_factory) -> Callable[..., Server]:
 
 @pytest.fixture(scope="session")
 def spelled_model(tmp_path_factory) -> Callable[..., Path]:
-    """A random model of tests/parity/fixtures, with a tokenizer that spells token 7 as `w7`; config.json as given."""
+    """A random model of the fixtures, with a tokenizer that spells token 7 as `w7`; config.json as given."""
 
     def make(fixture: str, **config) -> Path:
         path = tmp_path_factory.mktemp("models") / fixture
-        shutil.copytree(ROOT / "tests" / "parity" / "fixtures" / fixture, path)
+        shutil.copytree(ROOT / "tests" / "engine" / "architectures" / "fixtures" / fixture, path)
         config = json.loads((path / "config.json").read_text()) | config
         (path / "config.json").write_text(json.dumps(config))
         vocabulary = {f"w{number}": number for number in range(config["vocab_size"])}
