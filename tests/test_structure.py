@@ -60,7 +60,8 @@ def test_only_the_settings_read_the_environment(path):
 
 
 def test_the_parent_process_imports_no_mlx():
-    code = "import sys, server.app, server.worker.supervisor, server.cli.app, engine.text.load; sys.exit('mlx' in sys.modules)"
+    modules = "server.app, server.worker.supervisor, server.cli.app, engine.text.load"
+    code = f"import sys, {modules}; sys.exit('mlx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

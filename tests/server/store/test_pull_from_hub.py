@@ -167,7 +167,8 @@ def test_file_without_a_large_hash_is_checked_too(bramley, hub):
 def test_full_disk_is_refused_before_the_first_byte(bramley, hub):
     hub.files["model.safetensors"] = bytes(3 * MEGABYTE)
     script = (
-        "import sys; from pathlib import Path; from server.store.pull import pull; from server.store.store import Store\n"
+        "import sys; from pathlib import Path\n"
+        "from server.store.pull import pull; from server.store.store import Store\n"
         "try: pull('org/tiny', Store(Path(sys.argv[1])), free_bytes=lambda folder: 2_000_000)\n"
         "except Exception as error: print(type(error).__name__, error.need_bytes, error.have_bytes, error)"
     )

@@ -150,7 +150,8 @@ def test_damaged_model_is_not_listed_and_is_replaced_by_the_next_pull(tmp_path, 
 PULL = (
     "import sys; from importlib.util import find_spec; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
     "assert find_spec('pip') is None\n"
-    "from server.store.catalog import read_catalog; from server.store.pull import pull; from server.store.store import Store\n"
+    "from server.store.catalog import read_catalog\n"
+    "from server.store.pull import pull; from server.store.store import Store\n"
     "print(pull('tiny', Store(Path(sys.argv[2]), catalog=read_catalog(Path(sys.argv[3])))).id)"
 )
 
