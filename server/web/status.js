@@ -1,10 +1,10 @@
 // The status page: looks once a second and draws what it sees.
 
 import { request } from "./api.js";
-import { Chart } from "./chart.js";
 import { el, tell } from "./dom.js";
 import { mayAskAgain } from "./key.js";
 import { Source } from "./source.js";
+import { Timeline } from "./timeline.js";
 
 const PAUSE_MS = 1000;
 const SHORT_SECONDS = 0.8;
@@ -21,10 +21,10 @@ const MOVES = { unloaded: "load", failed: "load", ready: "unload" };
 
 const whole = (value) => Math.round(value).toLocaleString();
 const charts = {
-  rate: new Chart($("rate"), { name: "Tokens per second", series: ["written"], format: whole }),
-  requests: new Chart($("requests"), { name: "Requests", series: ["running", "waiting"], format: whole }),
-  hits: new Chart($("hits"), { name: "Prompt tokens found in the cache", series: ["found"], format: (value) => `${whole(value)} %` }),
-  memory: new Chart($("memory"), { name: "Memory", series: ["in use"], format: bytes }),
+  rate: new Timeline($("rate"), { name: "Tokens per second", series: ["written"], format: whole }),
+  requests: new Timeline($("requests"), { name: "Requests", series: ["running", "waiting"], format: whole }),
+  hits: new Timeline($("hits"), { name: "Prompt tokens found in the cache", series: ["found"], format: (value) => `${whole(value)} %` }),
+  memory: new Timeline($("memory"), { name: "Memory", series: ["in use"], format: bytes }),
 };
 
 function draw(status) {

@@ -34,7 +34,7 @@ def ask(page, question):
 
 
 def line_of(status, chart):
-    return status.run(f"document.querySelector('#{chart} path.line').getAttribute('d')")
+    return status.run(f"document.querySelector('#{chart} canvas').toDataURL()")
 
 
 def set_sampling(page, **fields):

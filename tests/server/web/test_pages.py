@@ -166,9 +166,29 @@ def test_without_a_status_route_the_page_reads_what_there_is(open_page, fake):
     )
     page = open_page(f"{fake.url}/status", first=without)
     page.wait("document.querySelectorAll('.model').length === 2")
-    page.wait("document.querySelector('#requests path.line').getAttribute('d').includes('L')")
+    page.wait("/[1-9] s ago to now/.test(document.querySelector('#requests [role=img]').getAttribute('aria-label'))")
     assert "org/fake" in page.text("#models")
     assert page.text("#state") == "Answering"
+
+
+def test_the_charts_tell_their_values_and_follow_the_theme(open_page, fake):
+    history = (
+        "const real = fetch; globalThis.fetch = async (path, options) => { const response = await real(path, options);"
+        " if (path !== '/v1/status') return response; const status = await response.json();"
+        " const last = status.history.samples.at(-1); status.history.samples = [...Array(121).keys()].map((index) =>"
+        " ({...last, at: last.at + index - 120, running: index % 7, queued: 3, generated_tokens: 50 * index}));"
+        " return new Response(JSON.stringify(status)); };"
+    )
+    page = open_page(f"{fake.url}/status", first=history)
+    page.wait("document.querySelector('#rate [role=img]').getAttribute('aria-label')?.includes('2 min ago to now')")
+    assert "now 50" in page.run("document.querySelector('#rate [role=img]').getAttribute('aria-label')")
+    assert page.text("#rate .u-legend") == "atnowwritten50"
+    assert page.run("document.querySelectorAll('#requests .u-series').length") == 3
+    picture = "document.querySelector('#requests canvas').toDataURL()"
+    before = page.run(picture)
+    page.click("#theme")
+    page.wait(f"{picture} !== {json.dumps(before)}")
+    assert page.run("document.querySelector('#requests canvas').width") > 100
 
 
 def test_models_are_loaded_and_unloaded_from_the_status_page(open_page, start_fake):
