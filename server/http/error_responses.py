@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from engine.errors import EngineError
-from server.api.shared.stream import ClientLeft
 from server.errors import INTERNAL, INTERNAL_MESSAGE, ApiError, Row
+from server.http.client_left import ClientLeft
 from server.http.dialects import error_response, refuse
 
 log = logging.getLogger("bramley.http")

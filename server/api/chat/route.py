@@ -25,9 +25,10 @@ from server.api.chat.schemas import (
     TopLogprob,
 )
 from server.api.shared.chunks import ChunkedReply
-from server.api.shared.stream import respond, stopwatch, unless_client_leaves
+from server.api.shared.stream import respond, stopwatch
 from server.generation.continuation import Delta, LikelyToken, ScoredToken
 from server.generation.generation import Choice, Generation
+from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
 from server.models.registry import WRITING_KINDS, Registry

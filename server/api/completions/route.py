@@ -17,12 +17,13 @@ from server.api.completions.prompt import EncodedPrompt, encode_prompts
 from server.api.completions.schemas import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from server.api.shared.chunks import ChunkedReply
 from server.api.shared.sampling import sampling_params, text_rules
-from server.api.shared.stream import respond, stopwatch, unless_client_leaves
+from server.api.shared.stream import respond, stopwatch
 from server.errors import UnsupportedParameter
 from server.generation.continuation import Delta, ScoredToken
 from server.generation.generation import Choice, Generation, Plan
 from server.generation.reply_grammar import plain_grammar
 from server.generation.structure import structure_of
+from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
 from server.models.registry import WRITING_KINDS, ModelText, Registry

@@ -10,9 +10,10 @@ from engine.sampling.params import SamplingParams
 from server.api.decisions.prompt import ask
 from server.api.decisions.reply import DecisionReply
 from server.api.decisions.schemas import Decision, DecisionRequest
-from server.api.shared.stream import respond_whole, stopwatch, unless_client_leaves
+from server.api.shared.stream import respond_whole, stopwatch
 from server.generation.continuation import TextRules
 from server.generation.generation import Generation, Plan
+from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.models.registry import WRITING_KINDS, Registry
 

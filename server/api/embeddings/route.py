@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from engine.embedding.encoding import EncodingRequest
 from server.api.embeddings.schemas import Embedding, EmbeddingList, EmbeddingRequest
-from server.api.shared.stream import unless_client_leaves
 from server.errors import UnsupportedParameter
 from server.generation.encoding import encode, encode_inputs, floats, limits, prompt_for, usage
+from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.models.registry import ModelText, Registry, ServedModel
 from server.wire.usage import InputUsage

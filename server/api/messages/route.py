@@ -10,8 +10,9 @@ from server.api.chat.prompt import chat_plan, encode_conversation
 from server.api.messages.prompt import chat_request
 from server.api.messages.reply import MessageReply
 from server.api.messages.schemas import CountTokensRequest, Message, MessageFields, MessageRequest, TokenCount
-from server.api.shared.stream import respond, stopwatch, unless_client_leaves
+from server.api.shared.stream import respond, stopwatch
 from server.generation.generation import Generation
+from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
 from server.models.registry import WRITING_KINDS, ModelText, Registry, ServedModel

@@ -5,10 +5,10 @@ import asyncio
 from fastapi import APIRouter, Request
 
 from server.api.models.schemas import LoadRequest
-from server.api.shared.stream import unless_client_leaves
 from server.api.tokens.estimate import Estimate, EstimatedMemory, EstimateRequest
 from server.api.tokens.route import prompt_ids
 from server.errors import ModelTooLarge
+from server.http.client_left import unless_client_leaves
 from server.models.registry import Registry, ServedModel
 from server.monitoring.status import model_state, model_status
 from server.wire.status import ModelStatus

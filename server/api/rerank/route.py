@@ -19,9 +19,9 @@ from server.api.rerank.schemas import (
     ScoreList,
     ScoreRequest,
 )
-from server.api.shared.stream import unless_client_leaves
 from server.errors import InvalidRequest
 from server.generation.encoding import encode, encode_pairs, floats, limits, usage
+from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.models.registry import Registry, ServedModel
 from server.wire.usage import InputUsage

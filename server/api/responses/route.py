@@ -13,9 +13,10 @@ from server.api.responses.reply import ResponseReply
 from server.api.responses.schemas import DeletedResponse, InputItems, InputTokens, ResponseRequest
 from server.api.responses.schemas import Response as ResponseObject
 from server.api.responses.store import ResponseStore, StoredResponse
-from server.api.shared.stream import respond, stopwatch, unless_client_leaves
+from server.api.shared.stream import respond, stopwatch
 from server.errors import InvalidRequest, PreviousResponseNotFound, ResponseNotFound, UnsupportedParameter
 from server.generation.generation import Generation
+from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
 from server.models.registry import WRITING_KINDS, ModelText, Registry

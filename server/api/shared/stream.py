@@ -1,10 +1,9 @@
-"""Answers on the wire: one JSON object, or server-sent events; and clients that leave. Knows no model and no text."""
+"""Answers on the wire: one JSON object, or server-sent events. Knows no model and no text."""
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 from starlette.requests import Request
@@ -16,22 +15,18 @@ from engine.requests import PrefixNote
 from server.errors import ApiError
 from server.generation.continuation import Delta
 from server.generation.generation import Choice, Generation, fold
+from server.http.client_left import ClientLeft, unless_client_leaves
 from server.models.registry import ServedModel
 from server.monitoring.metrics import Metrics
 from server.monitoring.stopwatch import Stopwatch
 from server.wire.usage import Usage
 
-T = TypeVar("T")
 _EVENT_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
 log = logging.getLogger("bramley.http")
-
-
-class ClientLeft(Exception):
-    """Nobody is there to read the answer."""
 
 
 class WholeReply(Protocol):
@@ -178,22 +173,3 @@ async def _ending_well(
     except Exception as error:  # the outermost place that can still tell the client
         log.exception("a stream failed")
         yield failure(error)
-
-
-async def unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled as soon as the client closes its connection. Raises ClientLeft."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_departure(receive))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientLeft
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _departure(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
