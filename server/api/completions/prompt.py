@@ -1,15 +1,19 @@
 """Prompts of /completions: as ids, as echoed text, with a suffix. Knows tokenizers; nothing of workers or HTTP."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.errors import ParameterInvalid
 from engine.text.detokenizer import Detokenizer
-from engine.text.fill_in import fill_in_prompt, fill_in_tokens
+from engine.text.fill_in import fill_in_ends, fill_in_prompt, fill_in_tokens
 from engine.text.tokenizer import Tokenizer
 from server.api.completions.schemas import CompletionRequest
+from server.api.shared.sampling import sampling_params, text_rules
 from server.errors import UnsupportedParameter
 from server.generation.continuation import text_of
+from server.generation.generation import Plan
+from server.generation.reply_grammar import plain_grammar
+from server.generation.structure import structure_of
 from server.models.registry import ModelText
 from server.wire.prompts import Prompt
 
@@ -109,3 +113,29 @@ def _offsets(tokenizer: Tokenizer, ids: Sequence[int], whole: str, *, skips_spec
     place += len(detokenizer.finish())
     added = place - len(whole)
     return tuple(min(max(begin - added, 0), len(whole)) for begin in begins)
+
+
+def completion_plan(text: ModelText, body: CompletionRequest, prompts: tuple[tuple[int, ...], ...]) -> Plan:
+    """Choices of every prompt, as the request asks for them. Raises GrammarInvalid. Takes a while."""
+    # Choices are judged by their scores, so these are needed even if nobody reads them.
+    logprobs = 0 if body.logprobs is None and body.num_tries > body.n else body.logprobs
+    grammar = plain_grammar(text, structure_of(body))
+    sampling = sampling_params(body, text, max_tokens=_max_tokens(text, body), logprobs=logprobs, grammar=grammar)
+    if body.suffix:
+        ends = (*sampling.stop_token_ids, *fill_in_ends(text.tokenizer))
+        sampling = replace(sampling, stop_token_ids=tuple(dict.fromkeys(ends)))
+    return Plan(
+        prompts=prompts,
+        num_choices=body.num_tries,
+        sampling=sampling,
+        rules=text_rules(body),
+        param="prompt",
+        priority=body.priority,
+        prompt_logprobs=body.scored_rivals,
+    )
+
+
+def _max_tokens(text: ModelText, body: CompletionRequest) -> int | None:
+    """The request's; where it says nothing, as many as a model that reads a source is made for, else the API's 16."""
+    unset = "max_tokens" not in body.model_fields_set
+    return text.defaults.max_new_tokens if unset and text.defaults.reads_source else body.max_tokens

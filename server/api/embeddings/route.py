@@ -1,23 +1,20 @@
-"""POST /embeddings: a vector for every input. Knows the shape of the answer, nothing of workers."""
+"""POST /embeddings: a vector for every input. Knows nothing of workers."""
 
 import asyncio
-from base64 import b64encode
-from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from engine.embedding.encoding import EncodingRequest
-from server.api.embeddings.schemas import Embedding, EmbeddingList, EmbeddingRequest
+from server.api.embeddings.reply import embedding_list
+from server.api.embeddings.schemas import EmbeddingList, EmbeddingRequest
 from server.errors import UnsupportedParameter
-from server.generation.encoding import encode, encode_inputs, floats, limits, prompt_for, usage
+from server.generation.encoding import encode, encode_inputs, limits, prompt_for, usage
 from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.models.registry import ModelText, Registry, ServedModel
-from server.wire.usage import InputUsage
 
 router = APIRouter(route_class=LargeBodyRoute)
 
@@ -53,16 +50,3 @@ def _check_dimensions(text: ModelText, dimensions: int | None, own: int) -> None
     listed = text.sentence.dimensions
     sizes = f"{own} or less" if listed == () else ", ".join(map(str, sorted({*(listed or ()), own})))
     raise UnsupportedParameter("dimensions", f"this model's vectors can have {sizes} dimensions, not {dimensions}")
-
-
-def embedding_list(vectors: Sequence[bytes], model_name: str, usage: InputUsage, *, in_base64: bool) -> bytes:
-    """The answer as JSON, an EmbeddingList. Made vector by vector, so that other threads run in between."""
-    data = b",".join(_embedding(index, vector, in_base64=in_base64) for index, vector in enumerate(vectors))
-    head = msgspec.json.encode({"object": "list", "model": model_name, "usage": usage})
-    return head[:-1] + b',"data":[' + data + b"]}"
-
-
-def _embedding(index: int, vector: bytes, *, in_base64: bool) -> bytes:
-    values = b64encode(vector).decode() if in_base64 else floats(vector)
-    entry: Embedding = {"object": "embedding", "index": index, "embedding": values}
-    return msgspec.json.encode(entry)

@@ -4,9 +4,8 @@ import asyncio
 
 from fastapi import APIRouter, Request
 
-from server.api.models.schemas import LoadRequest
-from server.api.tokens.estimate import Estimate, EstimatedMemory, EstimateRequest
-from server.api.tokens.route import prompt_ids
+from server.api.models.schemas import Estimate, EstimatedMemory, EstimateRequest, LoadRequest
+from server.api.tokens.prompt import prompt_ids
 from server.errors import ModelTooLarge
 from server.http.client_left import unless_client_leaves
 from server.models.registry import Registry, ServedModel

@@ -1,4 +1,4 @@
-"""POST /rerank and /score: how well texts fit one another. Knows the shapes of the answers, nothing of workers."""
+"""POST /rerank and /score: how well texts fit one another. Knows nothing of workers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from engine.embedding.encoding import EncodingRequest
+from server.api.rerank.reply import rerank_list, score_list, scored_texts
 from server.api.rerank.schemas import (
     PairFields,
     RerankList,
     RerankRequest,
-    RerankResult,
     ScoredText,
     ScoreList,
     ScoreRequest,
@@ -25,8 +25,6 @@ from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.models.registry import Registry, ServedModel
 from server.wire.usage import InputUsage
-
-DOCUMENTS_PER_UNIT = 100
 
 router = APIRouter(route_class=LargeBodyRoute)
 
@@ -40,7 +38,7 @@ async def rerank(body: RerankRequest, request: Request) -> Response:
     scores, own_usage, name = await _answered(request, body, pairs, "documents", body.max_tokens_per_doc)
     best = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n or None]
     if body.texts:
-        return _json([_scored_text(body, index, scores[index]) for index in best])
+        return _json(scored_texts(body, scores, best))
     return _json(rerank_list(body, scores, best, own_usage, name))
 
 
@@ -50,14 +48,7 @@ async def score(body: ScoreRequest, request: Request) -> Response:
     firsts = body.firsts if len(body.firsts) > 1 else body.firsts * len(body.seconds)
     pairs = list(zip(firsts, body.seconds, strict=True))
     scores, own_usage, name = await _answered(request, body, pairs, "text_2")
-    answer: ScoreList = {
-        "id": f"score-{uuid4().hex}",
-        "object": "list",
-        "model": name,
-        "data": [{"object": "score", "index": index, "score": each} for index, each in enumerate(scores)],
-        "usage": own_usage,
-    }
-    return _json(answer)
+    return _json(score_list(scores, own_usage, name))
 
 
 async def _answered(
@@ -89,34 +80,6 @@ async def _scores(
     inputs = await asyncio.to_thread(encode_pairs, await model.text(), pairs, bounds, second_tokens)
     own = EncodingRequest(f"rank-{uuid4().hex}", inputs, param, raw_scores=body.raw_scores)
     return [floats(values)[0] for values in await encode(model, own)], usage(inputs)
-
-
-def rerank_list(
-    body: RerankRequest, scores: Sequence[float], best: Sequence[int], own_usage: InputUsage, name: str
-) -> RerankList:
-    """The long answer."""
-    return {
-        "id": f"rerank-{uuid4().hex}",
-        "object": "list",
-        "model": name,
-        "results": [_result(body, index, scores[index]) for index in best],
-        "usage": own_usage,
-        "meta": {"billed_units": {"search_units": -(-len(scores) // DOCUMENTS_PER_UNIT)}},
-    }
-
-
-def _result(body: RerankRequest, index: int, own_score: float) -> RerankResult:
-    result: RerankResult = {"index": index, "relevance_score": own_score}
-    if body.return_documents:
-        result["document"] = {"text": body.documents[index]}
-    return result
-
-
-def _scored_text(body: RerankRequest, index: int, own_score: float) -> ScoredText:
-    entry: ScoredText = {"index": index, "score": own_score}
-    if body.return_text:
-        entry["text"] = body.texts[index]
-    return entry
 
 
 def _json(answer: Any) -> Response:

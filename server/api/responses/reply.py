@@ -6,7 +6,7 @@ from time import time
 from typing import Any, cast
 from uuid import uuid4
 
-from server.api.chat.route import call_id, chat_logprobs
+from server.api.chat.reply import call_id, chat_logprobs
 from server.api.responses.schemas import Response, ResponseRequest, ResponseUsage
 from server.api.responses.store import ResponseStore, StoredResponse
 from server.api.responses.tools import ResponseTools, custom_input

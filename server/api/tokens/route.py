@@ -9,7 +9,8 @@ from starlette.responses import Response
 
 from engine.errors import ParameterInvalid
 from engine.text.tokenizer import Tokenizer
-from server.api.chat.prompt import encode_conversation, render_conversation
+from server.api.chat.prompt import render_conversation
+from server.api.tokens.prompt import prompt_ids
 from server.api.tokens.schemas import (
     DetokenizeRequest,
     PlainText,
@@ -85,16 +86,6 @@ def _tokens(text: ModelText, body: TokenizeRequest, context_length: int | None) 
     ids = prompt_ids(text, body)
     spelled = [tokenizer.token(each) or "" for each in ids] if body.return_token_strs else None
     return {"count": len(ids), "max_model_len": context_length, "tokens": ids, "token_strs": spelled}
-
-
-def prompt_ids(text: ModelText, body: TokenizeRequest) -> list[int]:
-    """The token ids of the prompt. Raises TemplateFailed."""
-    tokenizer = text.tokenizer
-    if body.content is not None:
-        return tokenizer.encode(body.content, add_special_tokens=body.add_special, parse_special=body.parse_special)
-    if body.prompt is None:
-        return list(encode_conversation(text, body))
-    return tokenizer.encode(body.prompt, add_special_tokens=body.add_special_tokens, parse_special=body.parse_special)
 
 
 def _piece(tokenizer: Tokenizer, token_id: int) -> TokenPiece:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from server.api.completions.logprobs import TokenLists
-from server.api.completions.route import likeliest
+from server.api.completions.reply import likeliest
 from server.generation.continuation import LikelyToken, ScoredToken
 from server.generation.generation import Choice
 from server.parsing.piece import Piece
