@@ -409,8 +409,8 @@ def _prefix_store(
     kind = f"{size} {settings.kv_bits}" if settings.bits is None else f"{size} {settings.kv_bits} {settings.bits}"
     tier = DiskTier(settings.prefix_folder / fingerprint(checkpoint, kind), settings.prefix_disk_bytes)
     store = PrefixStore(limit_bytes, size, tier)
-    for path in tier.known():
-        store.adopt(path)
+    for path, is_snapshot in tier.known():
+        store.adopt(path, is_snapshot=is_snapshot)
     return store
 
 

@@ -86,26 +86,25 @@ class DiskTier:
         names = [_name(block) for block in blocks]
         self._ahead = {name: self._readers.submit(_checked, self._path(name)) for name in names}
 
-    def known(self) -> Iterator[list[tuple[int, ...]]]:
-        """What the folder holds: for every block its tokens and those of the blocks before it, parents first."""
-        headers: dict[str, tuple[str, tuple[int, ...]]] = {}
+    def known(self) -> Iterator[tuple[list[tuple[int, ...]], bool]]:
+        """What the folder holds, parents first: every block's tokens and those before it, and if it is a state."""
+        headers: dict[str, tuple[str, tuple[int, ...], bool]] = {}
         for path in self._files():
             try:
-                parent, tokens = _read_header(path)
-                headers[path.name.removesuffix(_SUFFIX)] = parent, tokens
+                headers[path.name.removesuffix(_SUFFIX)] = _read_header(path)
                 self._sizes[path.name] = path.stat().st_size
             except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
                 self._refuse(path, error)
         paths: dict[str, list[tuple[int, ...]]] = {"": []}
         waiting: dict[str, list[str]] = {}
-        for name, (parent, _) in headers.items():
+        for name, (parent, _, _) in headers.items():
             waiting.setdefault(parent, []).append(name)
         ready = [""]
         while ready:
             parent = ready.pop()
             for name in waiting.get(parent, []):
                 paths[name] = [*paths[parent], headers[name][1]]
-                yield paths[name]
+                yield paths[name], headers[name][2]
                 ready.append(name)
 
     def close(self) -> None:
@@ -164,7 +163,8 @@ def _name(block: DiskBlock) -> str:
     """A digest of the block's tokens and all before them."""
     digest = ""
     for each in block.path:
-        digest = hashlib.sha256(digest.encode() + np.array(each.tokens, np.int64).tobytes()).hexdigest()
+        kind = b"state" if each.is_snapshot else b""
+        digest = hashlib.sha256(kind + digest.encode() + np.array(each.tokens, np.int64).tobytes()).hexdigest()
     return digest
 
 
@@ -176,6 +176,7 @@ def _frame(block: DiskBlock, content: Content) -> list[bytes | memoryview]:
             "parent": _name(block.parent) if block.parent is not None and block.parent.parent is not None else "",
             "tokens": block.tokens,
             "order": content.order,
+            "state": block.is_snapshot,
             "stacks": [[str(stack.dtype).removeprefix("mlx.core."), list(stack.shape)] for stack in content.stacks],
         }
     ).encode()
@@ -197,13 +198,13 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
     return json.loads(data[start : start + length]), start + length
 
 
-def _read_header(path: Path) -> tuple[str, tuple[int, ...]]:
+def _read_header(path: Path) -> tuple[str, tuple[int, ...], bool]:
     with path.open("rb") as file:
         header, _ = _header(file.read(_LONGEST_HEADER + 1024))
     parent, tokens = header["parent"], tuple(header["tokens"])
     if not isinstance(parent, str) or not tokens or not all(isinstance(token, int) for token in tokens):
         raise ValueError("header of another kind")
-    return parent, tokens
+    return parent, tokens, header.get("state") is True
 
 
 def _checked(path: Path) -> bytes:

@@ -2,11 +2,12 @@
 
 A tree of blocks: a block's place is its parent's place and its own tokens, compared one by one, so that no sequence can
 ever get what belongs to other tokens. A prefix may end inside a block: keys and values depend on earlier tokens alone.
+Where layers keep a state of fixed size, a prefix can only end where a snapshot of that state was stored.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 
@@ -25,10 +26,11 @@ SizedT = TypeVar("SizedT", bound=Sized)
 
 @dataclass(eq=False, slots=True)
 class Block(Generic[SizedT]):
-    """Some tokens after the parent's.
+    """Some tokens after the parent's, with their keys and values; or a snapshot of the state behind these tokens.
 
     content: None while only the slower tier has it
     stored: the slower tier has it, or is about to
+    snapshots: states behind tokens that follow this block; they have no children
     """
 
     tokens: tuple[int, ...]
@@ -36,6 +38,8 @@ class Block(Generic[SizedT]):
     content: SizedT | None = None
     stored: bool = False
     children: dict[int, list["Block[SizedT]"]] = field(default_factory=dict)
+    snapshots: list["Block[SizedT]"] = field(default_factory=list)
+    is_snapshot: bool = False
 
     @property
     def path(self) -> list["Block[SizedT]"]:
@@ -71,11 +75,15 @@ class Match(Generic[SizedT]):
 
     contents, counts: contents in order, and how many tokens of each are the sequence's
     stored_token: what is stored where the sequence goes another way; None when nothing is
+    state: the snapshot behind these tokens, in models that need one
+    reach: tokens whose keys and values are stored, whether a state is or not
     """
 
     contents: tuple[SizedT, ...] = ()
     counts: tuple[int, ...] = ()
     stored_token: int | None = None
+    state: SizedT | None = None
+    reach: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -88,10 +96,14 @@ class PrefixStore(Generic[SizedT]):
 
     limit_bytes: of content in memory; 0 keeps nothing
     block_tokens: tokens of a full block; only full blocks have children
+    needs_state: a prefix is of use only where a snapshot of the state is stored
     """
 
-    def __init__(self, limit_bytes: int, block_tokens: int, tier: Tier[SizedT] | None = None) -> None:
+    def __init__(
+        self, limit_bytes: int, block_tokens: int, tier: Tier[SizedT] | None = None, *, needs_state: bool = False
+    ) -> None:
         self.limit_bytes = limit_bytes
+        self.needs_state = needs_state
         self.block_tokens = block_tokens
         self.num_bytes = 0
         self._tier = tier
@@ -106,7 +118,22 @@ class PrefixStore(Generic[SizedT]):
         return len(self._recent)
 
     def find(self, tokens: Sequence[int], most: int) -> Match[SizedT]:
-        """The longest stored prefix of these tokens, of at most `most`."""
+        """The longest stored prefix of these tokens, of at most `most`, that a sequence can go on from."""
+        if not self.needs_state:
+            return self._find(tokens, most)
+        reach, limit = self._num_covered(tokens, most), most
+        while (snapshot := self._deepest(tokens, limit)) is not None:
+            depth, block = snapshot
+            match = self._find(tokens, depth)
+            if match.num_tokens == depth and (state := self._read(block)) is not None:
+                self._touch(block)
+                self._evict()
+                return replace(match, state=state, reach=reach)
+            limit = depth - 1
+        return Match(reach=reach)
+
+    def _find(self, tokens: Sequence[int], most: int) -> Match[SizedT]:
+        """The longest stored prefix of these tokens, of at most `most`, whatever state there is."""
         found: list[tuple[Block[SizedT], int]] = []
         unread = self._unread(tokens, most)
         block, start = self._root, 0
@@ -129,10 +156,17 @@ class PrefixStore(Generic[SizedT]):
             self._touch(found[-1][0])
         contents = tuple(block.content for block, _ in found if block.content is not None)
         self._evict()
-        return Match(contents, tuple(shared for _, shared in found), differing)
+        return Match(contents, tuple(shared for _, shared in found), differing, reach=start)
 
     def num_stored(self, tokens: Sequence[int], most: int) -> int:
-        """How long the match of `find` would be. Reads nothing, and is no use of what is stored."""
+        """The length of the match that `find` would return. Reads nothing, and is no use of what is stored."""
+        if not self.needs_state:
+            return self._num_covered(tokens, most)
+        snapshot = self._deepest(tokens, most)
+        return 0 if snapshot is None else snapshot[0]
+
+    def _num_covered(self, tokens: Sequence[int], most: int) -> int:
+        """Tokens whose keys and values are stored, from the first one on."""
         block, start = self._root, 0
         while start < most and (nearest := _nearest(block, tokens[start : start + self.block_tokens])) is not None:
             block, shared = nearest
@@ -150,7 +184,7 @@ class PrefixStore(Generic[SizedT]):
 
     def add(self, tokens: Sequence[int], content: SizedT) -> Block[SizedT] | None:
         """Store the block that ends these tokens; nothing when one before it is gone, or nothing fits."""
-        start = (len(tokens) - 1) // self.block_tokens * self.block_tokens
+        start = self._block_start(tokens)
         parent = self._walk(tokens[:start])
         if parent is None or content.num_bytes > self.limit_bytes:
             return None
@@ -162,10 +196,36 @@ class PrefixStore(Generic[SizedT]):
         self._evict()
         return block
 
-    def adopt(self, path: Sequence[tuple[int, ...]]) -> Block[SizedT] | None:
+    def lacks_state(self, tokens: Sequence[int]) -> bool:
+        """True when no snapshot of the state behind exactly these tokens is stored, and one could be."""
+        parent = self._walk(tokens[: self._block_start(tokens)])
+        return (
+            self.needs_state and parent is not None and _snapshot(parent, tokens[self._block_start(tokens) :]) is None
+        )
+
+    def add_state(self, tokens: Sequence[int], content: SizedT) -> Block[SizedT] | None:
+        """Store a snapshot of the state behind these tokens; nothing when a block before is gone, or nothing fits."""
+        start = self._block_start(tokens)
+        parent = self._walk(tokens[:start])
+        if parent is None or content.num_bytes > self.limit_bytes or _snapshot(parent, tokens[start:]) is not None:
+            return None
+        block = Block(tuple(tokens[start:]), parent, content, is_snapshot=True)
+        self._attach(block)
+        self.num_bytes += content.num_bytes
+        self._touch(block)
+        self._evict()
+        return block
+
+    def adopt(self, path: Sequence[tuple[int, ...]], *, is_snapshot: bool = False) -> Block[SizedT] | None:
         """Learn that the slower tier has the last of these blocks; the ones before it must be known."""
         parent = self._walk([token for tokens in path[:-1] for token in tokens])
-        if parent is None or _child(parent, path[-1]) is not None:
+        if parent is None:
+            return None
+        if is_snapshot:
+            block = Block(path[-1], parent, None, stored=True, is_snapshot=True)
+            self._attach(block)
+            return block
+        if _child(parent, path[-1]) is not None:
             return None
         block = Block(path[-1], parent, None, stored=True)
         self._attach(block)
@@ -173,9 +233,13 @@ class PrefixStore(Generic[SizedT]):
 
     def discard(self, block: Block[SizedT]) -> None:
         """Forget a block and all that follow it, as when its content turns out not to exist."""
-        for same in list(block.children.values()):
-            for child in list(same):
-                self.discard(child)
+        for child in [*block.snapshots, *(child for same in block.children.values() for child in same)]:
+            self.discard(child)
+        if block.is_snapshot and block.parent is not None:
+            self._release(block)
+            if block in block.parent.snapshots:
+                block.parent.snapshots.remove(block)
+            return
         if block.parent is None or block not in block.parent.children.get(block.tokens[0], []):
             return
         self._release(block)
@@ -234,8 +298,33 @@ class PrefixStore(Generic[SizedT]):
             block = child
         return block
 
+    def _block_start(self, tokens: Sequence[int]) -> int:
+        """Where the block of the last of these tokens begins."""
+        return (len(tokens) - 1) // self.block_tokens * self.block_tokens
+
+    def _deepest(self, tokens: Sequence[int], most: int) -> tuple[int, Block[SizedT]] | None:
+        """The snapshot behind the most of these tokens whose keys and values are stored, and how many they are."""
+        deepest: tuple[int, Block[SizedT]] | None = None
+        block, start = self._root, 0
+        while start < most:
+            nearest = _nearest(block, tokens[start : start + self.block_tokens])
+            shared = 0 if nearest is None else min(nearest[1], most - start)
+            fitting = [
+                each for each in block.snapshots if each.tokens == tuple(tokens[start : start + len(each.tokens)])
+            ]
+            fitting = [each for each in fitting if len(each.tokens) <= shared]
+            if fitting:
+                longest = max(fitting, key=lambda each: len(each.tokens))
+                deepest = start + len(longest.tokens), longest
+            if nearest is None or shared < self.block_tokens:
+                break
+            block, start = nearest[0], start + shared
+        return deepest
+
     def _attach(self, block: Block[SizedT]) -> None:
-        if block.parent is not None:
+        if block.parent is not None and block.is_snapshot:
+            block.parent.snapshots.append(block)
+        elif block.parent is not None:
             block.parent.children.setdefault(block.tokens[0], []).append(block)
 
     def _forget_beginnings(self, parent: Block[SizedT], tokens: Sequence[int]) -> None:
@@ -269,6 +358,11 @@ def _child(parent: Block[SizedT], tokens: Sequence[int]) -> Block[SizedT] | None
     """The child with exactly these tokens, or one that begins with them."""
     wanted = tuple(tokens)
     return next((each for each in parent.children.get(wanted[0], []) if each.tokens[: len(wanted)] == wanted), None)
+
+
+def _snapshot(parent: Block[SizedT], tokens: Sequence[int]) -> Block[SizedT] | None:
+    """The snapshot behind exactly these tokens after the parent's."""
+    return next((each for each in parent.snapshots if each.tokens == tuple(tokens)), None)
 
 
 def _nearest(parent: Block[SizedT], tokens: Sequence[int]) -> tuple[Block[SizedT], int] | None:
