@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from server.exit_codes import BUSY, CORRUPT, DISK_FULL, USAGE, CommandFailed
-
-_MAX_SHOWN = 80
+from server.sizes import megabytes, shown
 
 
 class StoreError(CommandFailed):
@@ -105,18 +104,6 @@ class StoreBusy(StoreError):
 
     def __init__(self, model_id: str) -> None:
         super().__init__(f"Another process is at work on {model_id}: wait for it, or end it.")
-
-
-def megabytes(num_bytes: int) -> str:
-    """A size for people, in decimal units."""
-    if num_bytes >= 1e9:
-        return f"{num_bytes / 1e9:.2f} GB"
-    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"
-
-
-def shown(name: str) -> str:
-    """A name from outside as it may stand in a message or a log: quoted, escaped and not long."""
-    return ascii(name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}...")
 
 
 def _known(available: Sequence[str]) -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from server.store.errors import ModelUnfit, megabytes
+from server.sizes import megabytes
+from server.store.errors import ModelUnfit
 from server.store.progress import Progress, Report
 from server.store.store import Store
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TextIO
 
-from server.store.errors import megabytes
+from server.sizes import megabytes
 from server.store.progress import Pace, Progress, Report
 from server.store.stored_model import StoredModel
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def pull(name: ModelName, config: ConfigFile = None, models_dir: ModelsDir = None) -> None:
     """Fetch a model into the store. A folder or a .gguf file is copied; `serve` can also use it where it lies."""
     from server.cli.find import fetched, store_of
-    from server.store.errors import megabytes
+    from server.sizes import megabytes
     from server.terminal.output import say
 
     model = fetched(name, store_of(settings_of(config=config, models_dir=models_dir)))
@@ -42,7 +42,7 @@ def show(name: ModelName, as_json: AsJson = False, config: ConfigFile = None, mo
     from dataclasses import asdict
 
     from server.cli.find import store_of
-    from server.store.errors import megabytes
+    from server.sizes import megabytes
     from server.store.local_source import LocalSource, local_path
     from server.store.model_facts import facts_of
     from server.terminal.output import day, print_json, show_rows
@@ -108,7 +108,7 @@ def rm(
 ) -> None:
     """Delete a model from the store. Also a damaged one, or what is left of an unfinished download."""
     from server.cli.find import store_of
-    from server.store.errors import megabytes
+    from server.sizes import megabytes
     from server.terminal.output import is_terminal, say
 
     store = store_of(settings_of(config=config, models_dir=models_dir))

@@ -18,7 +18,7 @@ def ps(
     config: ConfigFile = None,
 ) -> None:
     """Show what the running server holds and does. Exit code 1 where none runs."""
-    from server.store.errors import megabytes
+    from server.sizes import megabytes
     from server.terminal.output import note, print_json, show_rows
 
     status = _client(config).ask("GET", "/v1/status")
@@ -62,7 +62,7 @@ def _client(config: "Path | None") -> "ChatClient":
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:
-    from server.store.errors import megabytes
+    from server.sizes import megabytes
     from server.terminal.output import duration
 
     requests, unload = model["requests"], model["unload_in_seconds"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from server.cli.doctor.finding import Finding, failure, ok, warning
-from server.store.errors import megabytes
+from server.sizes import megabytes
 
 # What MLX's wheels are built for.
 _OLDEST_MACOS = (14, 0)

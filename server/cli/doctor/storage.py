@@ -7,7 +7,7 @@ from pathlib import Path
 
 from server.cli.doctor.finding import Finding, failure, ok, warning
 from server.settings import Settings
-from server.store.errors import megabytes
+from server.sizes import megabytes
 from server.store.staging import PARTIAL
 from server.store.store import Store
 

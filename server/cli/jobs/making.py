@@ -10,7 +10,7 @@ from engine.evaluation.progress import Progress
 from server.cli.find import store_of
 from server.cli.jobs.new_model import name_after, new_model, source_of
 from server.settings import Settings
-from server.store.errors import megabytes, shown
+from server.sizes import megabytes, shown
 from server.terminal.output import note, say
 from server.terminal.work_terminal import work_report
 

@@ -8,7 +8,7 @@ import msgspec
 
 from engine.evaluation.evaluate import Evaluation
 from server.cli.jobs.chart import Chart, Series
-from server.store.errors import megabytes
+from server.sizes import megabytes
 from server.terminal.output import note
 from server.terminal.work_terminal import show_rows
 

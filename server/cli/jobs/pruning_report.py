@@ -5,7 +5,7 @@ from dataclasses import asdict
 import msgspec
 
 from engine.compression.prune import Pruned
-from server.store.errors import megabytes
+from server.sizes import megabytes
 from server.terminal.output import say
 
 
