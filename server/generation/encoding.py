@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from engine.embedding.encoding import EncodingRequest, TokenInput
 from engine.errors import ContextLengthExceeded, ParameterInvalid
 from engine.text.tokenizer import Tokenizer
-from server.models.registry import ModelText, ServedModel
+from server.models.served_model import ServedModel
+from server.models.text import ModelText
 from server.wire.prompts import Prompt
 from server.wire.usage import InputUsage
 

@@ -15,7 +15,8 @@ from engine.settings import ENDLESS_TOKENS
 from server.errors import ApiError
 from server.generation.continuation import Continuation, Delta, ScoredToken, TextRules
 from server.limits import MAX_SENT_GRAMMAR_CHARACTERS
-from server.models.registry import ModelText, ServedModel
+from server.models.served_model import ServedModel
+from server.models.text import ModelText
 from server.monitoring.stopwatch import Ending, Stopwatch
 from server.parsing.choose import Parser
 from server.parsing.piece import Call, Field, Piece, joined

@@ -9,7 +9,7 @@ from engine.sampling.params import Grammar
 from server.errors import UnsupportedParameter
 from server.generation.call_rules import CallRules, has_tokens, text_up_to
 from server.generation.structure import Structure, quoted
-from server.models.registry import ModelText
+from server.models.text import ModelText
 from server.parsing.call_shapes import HARMONY
 from server.wire.tools import Tool
 

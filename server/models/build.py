@@ -6,7 +6,8 @@ from pathlib import Path
 from server.models.footprint import Measurements, default_budget
 from server.models.registry import Registry
 from server.models.residency import Residency
-from server.models.served_model import ModelText, ServedModel
+from server.models.served_model import ServedModel
+from server.models.text import ModelText
 from server.settings import Settings
 from server.store.store import Store
 from server.store.stored_model import StoredModel

@@ -5,13 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from server.errors import ModelNotFound
 from server.models.residency import Residency
-from server.models.served_model import WRITING_KINDS, ModelText, ServedModel, load_text
+from server.models.served_model import ServedModel
 from server.store.errors import StoreError
 from server.store.store import Store
 from server.store.stored_model import StoredModel
 from server.worker.supervisor import Health
-
-__all__ = ["WRITING_KINDS", "ModelText", "Registry", "ServedModel", "load_text"]
 
 
 class Registry:

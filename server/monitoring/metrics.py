@@ -9,7 +9,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from engine.settings import EngineStats
-from server.models.registry import Registry, ServedModel
+from server.models.registry import Registry
+from server.models.served_model import ServedModel
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _LABELS = ("model_name", "engine")

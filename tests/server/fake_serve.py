@@ -15,7 +15,7 @@ from engine.checkpoint.generation_defaults import GenerationDefaults
 from engine.embedding.sentence_settings import SentenceSettings
 from engine.errors import TemplateFailed
 from engine.text.tokenizer import SpecialTokens, Tokenizer
-from server.models.registry import ModelText
+from server.models.text import ModelText
 from server.parsing.choose import choose
 from server.serve import serve
 from server.settings import Settings

@@ -16,7 +16,7 @@ from server.errors import InvalidRequest
 from server.generation.generation import Plan
 from server.generation.reply_grammar import Thinking, Wanted, reply_grammar
 from server.generation.structure import structure_of
-from server.models.registry import ModelText
+from server.models.text import ModelText
 from server.parsing.choose import Parser, ReplyFormat, needed_ids
 from server.parsing.in_words import with_tools_in_words
 from server.wire.tools import Tool

@@ -14,7 +14,7 @@ from server.generation.continuation import text_of
 from server.generation.generation import Plan
 from server.generation.reply_grammar import plain_grammar
 from server.generation.structure import structure_of
-from server.models.registry import ModelText
+from server.models.text import ModelText
 from server.wire.prompts import Prompt
 
 

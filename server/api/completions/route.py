@@ -14,7 +14,8 @@ from server.generation.generation import Generation
 from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
-from server.models.registry import WRITING_KINDS, Registry
+from server.models.registry import Registry
+from server.models.served_model import WRITING_KINDS
 
 router = APIRouter(route_class=LargeBodyRoute)
 

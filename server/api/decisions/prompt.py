@@ -13,7 +13,7 @@ from server.api.chat.prompt import Reading, encode_conversation
 from server.api.decisions.schemas import ChoiceQuestion, DecisionRequest, Predicate, ScoreQuestion
 from server.api.responses.prompt import conversation_messages
 from server.errors import InvalidRequest
-from server.models.registry import ModelText
+from server.models.text import ModelText
 from server.wire.sampling import SamplingFields
 
 Item = dict[str, Any]

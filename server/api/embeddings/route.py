@@ -14,7 +14,9 @@ from server.errors import UnsupportedParameter
 from server.generation.encoding import encode, encode_inputs, limits, prompt_for, usage
 from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
-from server.models.registry import ModelText, Registry, ServedModel
+from server.models.registry import Registry
+from server.models.served_model import ServedModel
+from server.models.text import ModelText
 
 router = APIRouter(route_class=LargeBodyRoute)
 

@@ -12,7 +12,8 @@ from server.api.messages.schemas import MessageRequest
 from server.api.models.schemas import Capabilities
 from server.api.rerank.schemas import RerankRequest, ScoreRequest
 from server.api.responses.schemas import ResponseRequest
-from server.models.registry import WRITING_KINDS, ModelText
+from server.models.served_model import WRITING_KINDS
+from server.models.text import ModelText
 from server.wire.base import WireModel
 
 _WRITING: dict[str, type[WireModel]] = {"/v1/completions": CompletionRequest}

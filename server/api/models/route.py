@@ -10,7 +10,9 @@ from fastapi import APIRouter, Request
 from engine.errors import EngineError
 from server.api.models.capabilities import capabilities, parameters
 from server.api.models.schemas import ModelCard, ModelList
-from server.models.registry import ModelText, Registry, ServedModel
+from server.models.registry import Registry
+from server.models.served_model import ServedModel
+from server.models.text import ModelText
 from server.monitoring.status import model_state
 
 router = APIRouter()

@@ -23,7 +23,8 @@ from server.errors import InvalidRequest
 from server.generation.encoding import encode, encode_pairs, floats, limits, usage
 from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
-from server.models.registry import Registry, ServedModel
+from server.models.registry import Registry
+from server.models.served_model import ServedModel
 from server.wire.usage import InputUsage
 
 router = APIRouter(route_class=LargeBodyRoute)

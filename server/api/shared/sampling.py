@@ -7,7 +7,7 @@ from engine.checkpoint.generation_defaults import GenerationDefaults
 from engine.sampling.params import Grammar, SamplingParams
 from server.generation.continuation import TextRules
 from server.limits import MAX_TOKENS
-from server.models.registry import ModelText
+from server.models.text import ModelText
 from server.wire.sampling import SamplingFields
 
 if TYPE_CHECKING:

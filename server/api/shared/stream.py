@@ -16,7 +16,7 @@ from server.errors import ApiError
 from server.generation.continuation import Delta
 from server.generation.generation import Choice, Generation, fold
 from server.http.client_left import ClientLeft, unless_client_leaves
-from server.models.registry import ServedModel
+from server.models.served_model import ServedModel
 from server.monitoring.metrics import Metrics
 from server.monitoring.stopwatch import Stopwatch
 from server.wire.usage import Usage

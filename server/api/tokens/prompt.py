@@ -2,7 +2,7 @@
 
 from server.api.chat.prompt import encode_conversation
 from server.api.tokens.schemas import TokenizeRequest
-from server.models.registry import ModelText
+from server.models.text import ModelText
 
 
 def prompt_ids(text: ModelText, body: TokenizeRequest) -> list[int]:

@@ -23,7 +23,9 @@ from server.api.tokens.schemas import (
     TokenPiece,
 )
 from server.http.large_bodies import LargeBodyRoute
-from server.models.registry import ModelText, Registry, ServedModel
+from server.models.registry import Registry
+from server.models.served_model import ServedModel
+from server.models.text import ModelText
 
 router = APIRouter(route_class=LargeBodyRoute)
 
