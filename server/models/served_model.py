@@ -11,13 +11,13 @@ from typing import Any
 from server.errors import WrongModelKind
 from server.models.footprint import Measured, Measurements, Share, guess, resident_bytes, share
 from server.models.lease import hold
-from server.models.reading_pace import ReadingPace
+from server.models.prefill_rate import PrefillRate
 from server.models.residency import Residency
 from server.models.text import ModelText, load_text
 from server.store.stored_model import StoredModel
 from server.worker.supervisor import Supervisor
 
-WRITING_KINDS = ("decoder", "encoder-decoder")
+GENERATIVE_KINDS = ("decoder", "encoder-decoder")
 log = logging.getLogger("bramley.residency")
 # What a batch of texts takes in a model that keeps no keys and values.
 _EMBEDDER_BYTES = 128 * 10**6
@@ -48,7 +48,7 @@ class ServedModel:
         self.pinned = pinned
         self.supervisor = supervisor
         self.created = stored.created
-        self.reading = ReadingPace()
+        self.prefill_rate = PrefillRate()
         self._residency = residency
         self._measurements = measurements
         # What changes how much memory the same files take.

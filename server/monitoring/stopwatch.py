@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Any, Literal
 
 from engine.requests import GenerationRequest, StepOutput
-from server.models.reading_pace import ReadingPace
+from server.models.prefill_rate import PrefillRate
 from server.monitoring.metrics import ModelMetrics
 
 Ending = Literal["stop", "length", "abort", "error"]
@@ -28,12 +28,12 @@ class Stopwatch:
     """Measures one HTTP request.
 
     started: when it arrived, in seconds of time.monotonic
-    reading: learns how long prompts take
+    prefill_rate: learns how long a prefill takes
     """
 
-    def __init__(self, metrics: ModelMetrics, started: float, reading: ReadingPace) -> None:
+    def __init__(self, metrics: ModelMetrics, started: float, prefill_rate: PrefillRate) -> None:
         self._metrics = metrics
-        self._reading = reading
+        self._prefill_rate = prefill_rate
         self._started = started
         self._running: dict[str, _Lap] = {}
         self._first: float | None = None
@@ -90,7 +90,7 @@ class Stopwatch:
         self._first = now if self._first is None else self._first
         self._metrics.prompt_tokens.inc(len(lap.request.prompt_ids))
         found = 0 if output.prefix is None else output.prefix.found_tokens
-        self._reading.observe(len(lap.request.prompt_ids) - found, max(0.0, now - lap.sent - lap.queued_seconds))
+        self._prefill_rate.observe(len(lap.request.prompt_ids) - found, max(0.0, now - lap.sent - lap.queued_seconds))
         self._metrics.observe(
             time_to_first_token_seconds=now - self._started,
             request_queue_time_seconds=lap.queued_seconds,

@@ -17,7 +17,7 @@ from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
 from server.models.registry import Registry
-from server.models.served_model import WRITING_KINDS
+from server.models.served_model import GENERATIVE_KINDS
 
 router = APIRouter(route_class=LargeBodyRoute)
 
@@ -28,7 +28,7 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request) 
     registry: Registry = request.app.state.registry
     model = registry.find(body.model)
     request.state.record["model"] = model.name
-    await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
+    await unless_client_leaves(request.receive, model.expect(*GENERATIVE_KINDS))
     default_max_tokens = request.app.state.settings.default_max_tokens
     plan = await asyncio.to_thread(chat_plan, await model.text(), body, default_max_tokens)
     reply = ChatReply(body, body.model or model.name, plan.prompts[0])

@@ -15,7 +15,7 @@ from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
 from server.models.registry import Registry
-from server.models.served_model import WRITING_KINDS
+from server.models.served_model import GENERATIVE_KINDS
 
 router = APIRouter(route_class=LargeBodyRoute)
 
@@ -26,7 +26,7 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
     registry: Registry = request.app.state.registry
     model = registry.find(body.model)
     request.state.record["model"] = model.name
-    info = await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
+    info = await unless_client_leaves(request.receive, model.expect(*GENERATIVE_KINDS))
     if body.scored_rivals is not None and not info.get("scores_prompts"):
         param = "prompt_logprobs" if body.prompt_logprobs is not None else "logprobs"
         raise UnsupportedParameter(param, "this model cannot score a prompt")

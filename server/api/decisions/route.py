@@ -16,7 +16,7 @@ from server.generation.generation import Generation, Plan
 from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.models.registry import Registry
-from server.models.served_model import WRITING_KINDS
+from server.models.served_model import GENERATIVE_KINDS
 
 router = APIRouter(route_class=LargeBodyRoute)
 
@@ -27,7 +27,7 @@ async def create_decision(body: DecisionRequest, request: Request) -> Response:
     registry: Registry = request.app.state.registry
     model = registry.find(body.model)
     request.state.record["model"] = model.name
-    await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
+    await unless_client_leaves(request.receive, model.expect(*GENERATIVE_KINDS))
     asked = await asyncio.to_thread(ask, await model.text(), body)
     reply = DecisionReply(body, body.model or model.name, asked)
     plan = Plan(

@@ -16,7 +16,7 @@ from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
 from server.models.registry import Registry
-from server.models.served_model import WRITING_KINDS, ServedModel
+from server.models.served_model import GENERATIVE_KINDS, ServedModel
 from server.models.text import ModelText
 
 router = APIRouter(route_class=LargeBodyRoute)
@@ -27,7 +27,7 @@ async def create_message(body: MessageRequest, request: Request) -> Response:
     """Answer the last message of a conversation, or go on with it where it is the model's own."""
     model = _model(request, body)
     chat = await asyncio.to_thread(chat_request, body)
-    await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
+    await unless_client_leaves(request.receive, model.expect(*GENERATIVE_KINDS))
     default_max_tokens = request.app.state.settings.default_max_tokens
     plan = await asyncio.to_thread(chat_plan, await model.text(), chat, default_max_tokens)
     reply = MessageReply(body, body.model or model.name, request.state.request_id, plan.sampling.max_tokens)

@@ -12,7 +12,7 @@ from server.api.messages.schemas import MessageRequest
 from server.api.models.schemas import Capabilities
 from server.api.rerank.schemas import RerankRequest, ScoreRequest
 from server.api.responses.schemas import ResponseRequest
-from server.models.served_model import WRITING_KINDS
+from server.models.served_model import GENERATIVE_KINDS
 from server.models.text import ModelText
 from server.wire.base import WireModel
 
@@ -34,11 +34,11 @@ def capabilities(info: Mapping[str, Any], text: ModelText) -> Capabilities:
     """What the model is good for. info: the fields of engine.ModelInfo"""
     kind, template = info["kind"], text.chat_template
     return {
-        "completion": kind in WRITING_KINDS,
+        "completion": kind in GENERATIVE_KINDS,
         "chat": _chats(info, text),
-        "tools": kind in WRITING_KINDS and template is not None,
+        "tools": kind in GENERATIVE_KINDS and template is not None,
         "reasoning": template is not None and (text.replies.thinking is not None or text.replies.is_harmony),
-        "fim": kind in WRITING_KINDS and fill_in_tokens(text.tokenizer) is not None,
+        "fim": kind in GENERATIVE_KINDS and fill_in_tokens(text.tokenizer) is not None,
         "prompt_scores": bool(info.get("scores_prompts")),
         "embeddings": kind == "embedder",
         "rerank": kind == "classifier",
@@ -57,7 +57,7 @@ def parameters(info: Mapping[str, Any], text: ModelText) -> dict[str, list[str]]
 
 
 def _chats(info: Mapping[str, Any], text: ModelText) -> bool:
-    return info["kind"] in WRITING_KINDS and (text.chat_template is not None or text.defaults.reads_source)
+    return info["kind"] in GENERATIVE_KINDS and (text.chat_template is not None or text.defaults.reads_source)
 
 
 def _honoured(body: type[WireModel]) -> set[str]:

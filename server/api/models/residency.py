@@ -44,7 +44,7 @@ async def estimate(body: EstimateRequest, request: Request) -> Estimate:
     context_length = model.last_context_length
     stats = model.supervisor.stats
     load_seconds = 0.0 if model.supervisor.info is not None else model.load_seconds
-    reading_seconds = model.reading.seconds(len(ids) - cached)
+    reading_seconds = model.prefill_rate.seconds(len(ids) - cached)
     known = load_seconds is not None and reading_seconds is not None
     return {
         "object": "estimate",

@@ -20,7 +20,7 @@ from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
 from server.models.registry import Registry
-from server.models.served_model import WRITING_KINDS
+from server.models.served_model import GENERATIVE_KINDS
 from server.models.text import ModelText
 from server.wire.base import Name
 
@@ -37,7 +37,7 @@ async def create_response(body: ResponseRequest, request: Request) -> Response:
     given = input_items(body, store)
     items = [*_earlier(store, body.previous_response_id), *given]
     chat = await asyncio.to_thread(chat_request, body, items)
-    await unless_client_leaves(request.receive, model.expect(*WRITING_KINDS))
+    await unless_client_leaves(request.receive, model.expect(*GENERATIVE_KINDS))
     default_max_tokens = request.app.state.settings.default_max_tokens
     plan = await asyncio.to_thread(chat_plan, await model.text(), chat, default_max_tokens)
     reply = ResponseReply(body, body.model or model.name, store, items, given)

@@ -73,7 +73,7 @@ async def respond_whole(request: Request, generation: Generation, reply: WholeRe
 def stopwatch(request: Request, model: ServedModel) -> Stopwatch:
     """One that began to run when the request arrived."""
     metrics: Metrics = request.app.state.metrics
-    return Stopwatch(metrics.of(model.name), request.state.started, model.reading)
+    return Stopwatch(metrics.of(model.name), request.state.started, model.prefill_rate)
 
 
 def prefix_header(request: Request, note: PrefixNote | None) -> dict[str, str]:

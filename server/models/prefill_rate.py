@@ -1,18 +1,18 @@
-"""How long a model takes to read a prompt, from those that it has read. Knows tokens and seconds; nothing of models."""
+"""The time that a prefill takes, estimated from earlier prompts. Knows tokens and seconds; knows nothing of models."""
 
-# What an observation still counts after each further one: about twenty of them make the picture.
+# The weight of an observation after each further one: about twenty observations make the estimate.
 _FADING = 0.95
 
 
-class ReadingPace:
-    """A straight line through observed times, the newer ones weighing more: so much per prompt, and per token."""
+class PrefillRate:
+    """A straight line through observed times, newer ones weighing more: a time per prompt plus a time per token."""
 
     def __init__(self) -> None:
         self._weight = self._tokens = self._seconds = 0.0
         self._tokens_squared = self._tokens_seconds = 0.0
 
     def observe(self, num_tokens: int, seconds: float) -> None:
-        """A prompt of which so many tokens had to be computed took that long to its first token."""
+        """Count a prefill. num_tokens: tokens of the prompt that were computed; seconds: until the first new token."""
         self._weight = _FADING * self._weight + 1
         self._tokens = _FADING * self._tokens + num_tokens
         self._seconds = _FADING * self._seconds + seconds
@@ -20,7 +20,7 @@ class ReadingPace:
         self._tokens_seconds = _FADING * self._tokens_seconds + num_tokens * seconds
 
     def seconds(self, num_tokens: int) -> float | None:
-        """What so many tokens would take; None where nothing has been observed."""
+        """The expected time of a prefill of this length; None where no prefill has been observed."""
         if not self._weight:
             return None
         spread = self._weight * self._tokens_squared - self._tokens**2
