@@ -6,7 +6,7 @@ One thread owns an engine: MLX's streams belong to the thread that loads the mod
 from engine.device import Device, prepare_device  # isort: skip  # first: loads the BLAS before mlx
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -25,12 +25,12 @@ from engine.footprint import free_bytes, measure
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel, Progress, build_model
 from engine.pace import Pace
-from engine.requests import FinishReason, GenerationRequest, PrefixNote, SampledToken, StepOutput
+from engine.requests import FinishReason, GenerationRequest, PrefixNote, SampledToken, StepOutput, TokenIds
 from engine.runner import Launched, Runner, ScoredPrompt
 from engine.sampling.grammar import GrammarCompiler, GrammarRow
 from engine.sampling.params import Grammar, SamplingParams
 from engine.scheduler import Scheduler, Step
-from engine.scheduler import Sequence as Row
+from engine.sequence import Sequence
 from engine.settings import EngineSettings, EngineStats, ModelInfo
 from engine.text.load import load_tokenizer
 
@@ -91,7 +91,7 @@ class Engine:
         )
         self._read_at, self._busy = monotonic(), False
         self._before_launch = settings.before_launch
-        self._live: dict[str, Row] = {}
+        self._live: dict[str, Sequence] = {}
         self._pending: Launched | None = None
 
     def compile(self, grammar: Grammar) -> GrammarRow:
@@ -113,7 +113,7 @@ class Engine:
             raise ParameterInvalid("request_id", f"Request {request.request_id} is already running.")
         if request.sampling.grammar is not None:
             grammar = grammar or self.compile(request.sampling.grammar)
-        sequence = Row(request, monotonic(), self._scheduler.longest(request)[0])
+        sequence = Sequence(request, monotonic(), self._scheduler.longest(request)[0])
         if grammar is not None:
             self._runner.follow(sequence, grammar)
         self._live[request.request_id] = sequence
@@ -125,7 +125,7 @@ class Engine:
         if sequence is not None:
             self._finish([sequence])
 
-    def num_stored(self, tokens: Sequence[int]) -> int:
+    def num_stored(self, tokens: TokenIds) -> int:
         """Tokens of a prompt that would be found among those of earlier sequences; changes nothing."""
         return self._prefixes.num_stored(tokens, len(tokens) - 1)
 
@@ -176,7 +176,7 @@ class Engine:
         self._pending, lost = self._launch()
         return lost + self._collect(pending) + self._give_forced(self._pending)
 
-    def generate(self, prompts: Iterable[Sequence[int]], sampling: SamplingParams | None = None) -> list[list[int]]:
+    def generate(self, prompts: Iterable[TokenIds], sampling: SamplingParams | None = None) -> list[list[int]]:
         """Continue prompts of token ids to their ends; returns the generated ids, end tokens included."""
         sampling = sampling or SamplingParams(max_tokens=128, temperature=0)
         results: dict[str, list[int]] = {}
@@ -230,7 +230,7 @@ class Engine:
             self._pace.observe(len(step.decode), step.num_read, now - self._read_at)
         self._read_at, self._busy = now, self.has_work
 
-    def _outputs(self, sequence: Row, tokens: tuple[SampledToken, ...]) -> list[StepOutput]:
+    def _outputs(self, sequence: Sequence, tokens: tuple[SampledToken, ...]) -> list[StepOutput]:
         """One output per token. More than one at once were forced by a grammar, or are a whole answer of beams."""
         first, place = not sequence.outputs, len(sequence.outputs)
         if (error := self._runner.learn(sequence, place, tokens[0].token_id)) is not None:
@@ -267,7 +267,7 @@ class Engine:
         self._finish([sequence])
         return _first_output(replace(output, finish_reason="length"), sequence)
 
-    def _begin(self, sequence: Row) -> int:
+    def _begin(self, sequence: Sequence) -> int:
         """Have the runner begin a sequence; the first time, note when that was and how far its prompt is stored."""
         again, now, is_scored = sequence.begun_at is not None, monotonic(), sequence.to_score
         found = self._runner.begin(sequence)
@@ -285,13 +285,13 @@ class Engine:
         stored_token = match.stored_token if match.num_tokens == found else None
         return PrefixNote(found, stored_token, tokens[found])
 
-    def _finish_reason(self, sequence: Row, token: SampledToken) -> FinishReason | None:
+    def _finish_reason(self, sequence: Sequence, token: SampledToken) -> FinishReason | None:
         sequence.outputs.append(token.token_id)
         if token.token_id in self._runner.end_ids_of(sequence.request):
             return "stop"
         return "length" if len(sequence.outputs) >= sequence.request.sampling.max_tokens else None
 
-    def _lose(self, sequences: Iterable[Row], launched: Launched | None) -> list[StepOutput]:
+    def _lose(self, sequences: Iterable[Sequence], launched: Launched | None) -> list[StepOutput]:
         """Fail the rows of a step that raised. Slots may be half written: the other rows are read again."""
         lost = [sequence for sequence in sequences if not sequence.finished]
         self._finish(lost)
@@ -299,14 +299,14 @@ class Engine:
         self._scheduler.preempt_all()
         return [StepOutput(each.request.request_id, None, error=_STEP_FAILED) for each in lost]
 
-    def _finish(self, sequences: Iterable[Row]) -> None:
+    def _finish(self, sequences: Iterable[Sequence]) -> None:
         for sequence in sequences:
             self._scheduler.remove(sequence)
             del self._live[sequence.request.request_id]
             self._runner.release(sequence)
 
 
-def _first_output(output: StepOutput, sequence: Row) -> StepOutput:
+def _first_output(output: StepOutput, sequence: Sequence) -> StepOutput:
     queued_seconds = 0.0 if sequence.begun_at is None else sequence.begun_at - sequence.arrival
     return replace(output, cached_tokens=sequence.restored, queued_seconds=queued_seconds, prefix=sequence.prefix)
 

@@ -1,11 +1,13 @@
 """The values that enter and leave the engine: a request, and what a step made of it. Imports no mlx."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from engine.sampling.params import SamplingParams
 
 FinishReason = Literal["stop", "length"]
+TokenIds = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)

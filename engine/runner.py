@@ -17,7 +17,8 @@ from engine.requests import GenerationRequest, SampledToken
 from engine.sampling.grammar import GrammarRow
 from engine.sampling.sampler import Sampled, SamplerRow, sample
 from engine.sampling.scores import Scores, score_prompt
-from engine.scheduler import Sequence, Step
+from engine.scheduler import Step
+from engine.sequence import Sequence
 
 
 @dataclass(slots=True)

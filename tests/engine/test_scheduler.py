@@ -9,7 +9,8 @@ from engine.cache.room import Room, TokenBytes
 from engine.pace import Pace
 from engine.requests import GenerationRequest
 from engine.sampling.params import SamplingParams
-from engine.scheduler import Scheduler, Sequence
+from engine.scheduler import Scheduler
+from engine.sequence import Sequence
 
 
 def sequence(prompt_tokens: int, max_tokens: int = 4, priority: int = 0, arrival: float = 0.0) -> Sequence:
