@@ -22,8 +22,8 @@ from engine.sequence import Sequence
 
 
 @dataclass(slots=True)
-class Row:
-    """What the runner keeps of a sequence: its slot, its sampling state and its newest token.
+class RunningSequence:
+    """A sequence that the runner computes: its slot, its sampling state and its newest token.
 
     slot: None while the sequence is paused
     token: (1, 1), possibly not evaluated yet; None until the prompt is read
@@ -130,7 +130,7 @@ class Runner:
         self._end_ids = end_ids
         self._start_ids = start_ids
         self._kernels = kernels
-        self._rows: dict[Sequence, Row | BeamRow] = {}
+        self._running: dict[Sequence, RunningSequence | BeamRow] = {}
         self._grammars: dict[Sequence, GrammarRow] = {}
         self._computed: list[Block[Content]] = []
         self.queried_tokens = 0
@@ -142,17 +142,17 @@ class Runner:
 
     def learn(self, sequence: Sequence, place: int, token_id: int) -> str | None:
         """Have a sequence's grammar read a token, if it has not. Returns why the sequence cannot go on."""
-        row = self._rows.get(sequence)
-        if not isinstance(row, Row) or row.sampler.grammar is None:
+        row = self._running.get(sequence)
+        if not isinstance(row, RunningSequence) or row.sampler.grammar is None:
             return None
         row.sampler.learn(place, token_id)
         return row.sampler.grammar.error
 
     def begin(self, sequence: Sequence) -> int:
         """Give a sequence its slot, and what earlier ones left of its tokens. Returns how many tokens that are."""
-        row = self._rows.get(sequence) or self._new_row(sequence)
-        self._rows[sequence] = row
-        assert isinstance(row, Row)  # beams are never begun again
+        row = self._running.get(sequence) or self._new_running(sequence)
+        self._running[sequence] = row
+        assert isinstance(row, RunningSequence)  # beams are never begun again
         assert sequence.held is not None  # the scheduler has reserved a slot
         source_length = len(sequence.request.prompt_ids) if self._encoder is not None else 0
         row.slot = self._slots.take(sequence.held, sequence.planned, source_length)
@@ -167,8 +167,8 @@ class Runner:
 
     def pause(self, sequence: Sequence) -> None:
         """Take a sequence's slot away. What it needs to go on is kept."""
-        row = self._rows.get(sequence)
-        if isinstance(row, Row) and row.slot is not None:
+        row = self._running.get(sequence)
+        if isinstance(row, RunningSequence) and row.slot is not None:
             self._slots.release(row.slot)
             row.slot = row.token = None
 
@@ -198,8 +198,8 @@ class Runner:
 
     def keep(self, sequence: Sequence, *, last: bool) -> None:
         """Store complete blocks of what a sequence has written; with `last`, also an incomplete one at the end."""
-        row = self._rows.get(sequence)
-        if self._encoder is not None or not isinstance(row, Row) or row.slot is None:
+        row = self._running.get(sequence)
+        if self._encoder is not None or not isinstance(row, RunningSequence) or row.slot is None:
             return
         known = min(sequence.num_tokens, row.slot.length)
         size = self._prefixes.block_tokens
@@ -214,8 +214,8 @@ class Runner:
     def release(self, sequence: Sequence) -> None:
         """Drop what is held for a sequence that is done."""
         self._grammars.pop(sequence, None)
-        row = self._rows.pop(sequence, None)
-        if isinstance(row, Row) and row.slot is not None:
+        row = self._running.pop(sequence, None)
+        if isinstance(row, RunningSequence) and row.slot is not None:
             self._slots.release(row.slot)
 
     def rebuild(self, launched: Launched | None) -> None:
@@ -226,9 +226,9 @@ class Runner:
         self._computed = []
 
     @property
-    def num_rows(self) -> int:
-        """Sequences that something is held for."""
-        return len(self._rows)
+    def num_running(self) -> int:
+        """Sequences with a slot or a sampling state."""
+        return len(self._running)
 
     @property
     def num_slots(self) -> int:
@@ -236,7 +236,7 @@ class Runner:
         return self._slots.num_used
 
     def _decode(self, step: Step, work: _Work) -> None:
-        pairs = [(each, row) for each in step.decode if isinstance(row := self._rows[each], Row)]
+        pairs = [(each, row) for each in step.decode if isinstance(row := self._running[each], RunningSequence)]
         for sequence, row in pairs:
             self._make_room(sequence, row.held)
         # Rows of one slab stand together and in the order of their slots: they attend as one.
@@ -247,7 +247,7 @@ class Runner:
             # Evaluated on its own: a slab is written in place only while nothing that is still to be computed reads it.
             mx.async_eval(self._sample(self._forward(ids, rows)[:, 0], pairs, work), self._slots.arrays)  # type: ignore[no-untyped-call]  # mlx's stub lacks it
         for sequence in step.decode:
-            if isinstance(row := self._rows[sequence], BeamRow):
+            if isinstance(row := self._running[sequence], BeamRow):
                 row.advance(self._model)
                 work.searches.append((sequence, row))
 
@@ -256,8 +256,8 @@ class Runner:
             self._slots.move(slot, sequence.held)
 
     def _prefill(self, sequence: Sequence, chunk: int, work: _Work) -> None:
-        row = self._rows[sequence]
-        assert isinstance(row, Row)  # beams begin when the prompt is read
+        row = self._running[sequence]
+        assert isinstance(row, RunningSequence)  # beams begin when the prompt is read
         self._make_room(sequence, row.held)
         start = row.held.length
         rows = Rows([row.held])
@@ -295,11 +295,11 @@ class Runner:
         slot.store_source(self._encoder.encode(mx.array([sequence.request.prompt_ids])))
         return mx.array([[*self._start_ids, *sequence.outputs]])
 
-    def _start_search(self, sequence: Sequence, row: Row, hidden: mx.array, work: _Work) -> None:
+    def _start_search(self, sequence: Sequence, row: RunningSequence, hidden: mx.array, work: _Work) -> None:
         ends = self.end_ids_of(sequence.request)
         search = BeamRow(sequence.request, row.held, self._model.logits(hidden[:, -1]), ends)
         self._slots.release(row.held)
-        self._rows[sequence] = search
+        self._running[sequence] = search
         work.searches.append((sequence, search))
 
     def _cut_prompt(self, sequence: Sequence, start: int, rows: Rows) -> list[Block[Content]]:
@@ -322,13 +322,13 @@ class Runner:
         mx.async_eval(_arrays(blocks))  # type: ignore[no-untyped-call]  # mlx's stub lacks it
         return blocks
 
-    def _forward(self, ids: mx.array, rows: list[Row]) -> mx.array:
+    def _forward(self, ids: mx.array, rows: list[RunningSequence]) -> mx.array:
         view = Rows([row.held for row in rows])
         hidden = self._model(ids, view)
         view.advance(ids.shape[1])
         return hidden
 
-    def _sample(self, hidden: mx.array, pairs: list[tuple[Sequence, Row]], work: _Work) -> list[mx.array]:
+    def _sample(self, hidden: mx.array, pairs: list[tuple[Sequence, RunningSequence]], work: _Work) -> list[mx.array]:
         """Sample a token for every row whose grammar leaves a choice. Returns what is to be evaluated."""
         logits = self._model.logits(hidden)
         if any(row.sampler.grammar is not None for _, row in pairs):
@@ -346,7 +346,7 @@ class Runner:
         work.sampled.append(sampled)
         return sampled.arrays
 
-    def _take_forced(self, sequence: Sequence, row: Row, work: _Work) -> bool:
+    def _take_forced(self, sequence: Sequence, row: RunningSequence, work: _Work) -> bool:
         """Have a row's grammar read its newest token, which waits for it. True when the next ones need no sampling."""
         newest = row.sampler.generated - 1
         if row.sampler.grammar is not None and row.sampler.learned == newest and row.token is not None:
@@ -358,11 +358,11 @@ class Runner:
             work.forced.append((sequence, forced))
         return bool(forced)
 
-    def _new_row(self, sequence: Sequence) -> Row:
+    def _new_running(self, sequence: Sequence) -> RunningSequence:
         request = sequence.request
         context_ids = self._start_ids or request.prompt_ids
         ends, grammar = self.end_ids_of(request), self._grammars.pop(sequence, None)
-        return Row(SamplerRow(request.sampling, context_ids, ends, self._vocab_size, grammar))
+        return RunningSequence(SamplerRow(request.sampling, context_ids, ends, self._vocab_size, grammar))
 
 
 def _arrays(blocks: Iterable[Block[Content]]) -> list[mx.array]:

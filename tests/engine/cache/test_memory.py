@@ -96,7 +96,7 @@ def test_many_requests_and_cancels_leave_nothing_behind(long_model, name):
         assert engine.stats.prefix_bytes <= 300_000
     stats = engine.stats
     assert (stats.num_running, stats.num_waiting, stats.kv_bytes) == (0, 0, 0)
-    assert engine._runner.num_rows == 0  # nothing else tells
+    assert engine._runner.num_running == 0  # nothing else tells
     assert engine._runner.num_slots == 0
 
 
