@@ -3,50 +3,36 @@
 One thread owns an engine: MLX's streams belong to the thread that loads the model.
 """
 
-from engine.device import Device, prepare_device  # isort: skip  # first: loads the BLAS before mlx
+from engine.device import prepare_device  # isort: skip  # first: loads the BLAS before mlx
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
-from engine.cache.blocks import Content, block_tokens
-from engine.cache.disk import DiskTier
+from engine.admission import check_memory, check_request
 from engine.cache.layout import layout_for
-from engine.cache.prefix import PrefixStore
 from engine.cache.room import Room
 from engine.cache.slots import SlotPool
-from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from engine.checkpoint.fingerprint import fingerprint
-from engine.errors import CheckpointUnsupported, ContextLengthExceeded, MemoryExceeded, ParameterInvalid
-from engine.footprint import free_bytes, measure
+from engine.checkpoint.checkpoint import open_checkpoint
+from engine.describe import describe, end_ids, kv_bytes_of, prefix_store, start_ids, weight_bytes_of
+from engine.errors import ParameterInvalid
+from engine.footprint import measure
+from engine.launched import Launched, ScoredPrompt
 from engine.layers.module import EncoderDecoder
-from engine.model import CausalModel, Progress, build_model
+from engine.model import Progress, build_model
 from engine.pace import Pace
 from engine.requests import FinishReason, GenerationRequest, PrefixNote, SampledToken, StepOutput, TokenIds
-from engine.runner import Launched, Runner, ScoredPrompt
+from engine.runner import Runner
 from engine.sampling.grammar import GrammarCompiler, GrammarRow
 from engine.sampling.params import Grammar, SamplingParams
 from engine.scheduler import Scheduler, Step
 from engine.sequence import Sequence
-from engine.settings import EngineSettings, EngineStats, ModelInfo
+from engine.settings import EngineSettings, EngineStats
 from engine.text.load import load_tokenizer
 
 _log = logging.getLogger(__name__)
-_UNLIMITED_CONTEXT = 2048  # for models whose positions are relative and have no end of their own
-_NOT_WITH_BEAMS = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "logprobs",
-    "logprob_ids",
-)
 _STUCK = "The answer cannot go on as its grammar wants: {}."
 _STEP_FAILED = "The engine failed while computing this request; it was not finished."
 
@@ -69,16 +55,16 @@ class Engine:
         device = prepare_device(settings.kernels, settings.threads)
         checkpoint = open_checkpoint(Path(path))
         model = build_model(checkpoint, device, on_progress, settings.bits)
-        end_ids = frozenset(_token_ids(checkpoint, "eos_token_id"))
-        start_ids = _start_ids(checkpoint) if isinstance(model, EncoderDecoder) else ()
+        ends = end_ids(checkpoint)
+        starts = start_ids(checkpoint) if isinstance(model, EncoderDecoder) else ()
         layout = layout_for(settings.kv_bits)
-        weight_bytes = _weight_bytes(settings, checkpoint, model)
-        self._room = Room(measure(model, layout), _kv_bytes(settings, weight_bytes))
-        self._prefixes = _prefix_store(settings, checkpoint, model, weight_bytes)
-        self.info = _describe(checkpoint, model, settings, device, self._room)
+        weight_bytes = weight_bytes_of(settings, checkpoint, model)
+        self._room = Room(measure(model, layout), kv_bytes_of(settings, weight_bytes))
+        self._prefixes = prefix_store(settings, checkpoint, model, weight_bytes)
+        self.info = describe(checkpoint, model, settings, device, self._room)
         slots = SlotPool(model.windows, layout, self._room, device.native)
-        self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, end_ids, start_ids, device.native)
-        self._grammars = GrammarCompiler(lambda: load_tokenizer(checkpoint), self.info.vocab_size, end_ids)
+        self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, ends, starts, device.native)
+        self._grammars = GrammarCompiler(lambda: load_tokenizer(checkpoint), self.info.vocab_size, ends)
         self._pace = Pace(settings.max_gap_ms / 1000, settings.prefill_chunk_tokens)
         self._scheduler = Scheduler(
             settings.max_rows,
@@ -86,7 +72,7 @@ class Engine:
             self._room,
             self._begin,
             self._runner.pause,
-            has_source=bool(start_ids),
+            has_source=bool(starts),
             endless_tokens=self.info.context_length if self.info.endless else None,
         )
         self._read_at, self._busy = monotonic(), False
@@ -106,9 +92,8 @@ class Engine:
 
         Raises ContextLengthExceeded, GrammarInvalid and ParameterInvalid.
         """
-        _check(request, self.info)
-        _check_allowed(request.sampling, self._runner.end_ids_of(request))
-        self._check_room(request)
+        check_request(request, self.info, self._runner.end_ids_of(request))
+        check_memory(self._scheduler.needed_bytes(request), self._room.limit_bytes)
         if request.request_id in self._live:
             raise ParameterInvalid("request_id", f"Request {request.request_id} is already running.")
         if request.sampling.grammar is not None:
@@ -190,11 +175,6 @@ class Engine:
                 if output.token is not None:
                     results[output.request_id].append(output.token.token_id)
         return list(results.values())
-
-    def _check_room(self, request: GenerationRequest) -> None:
-        needed, limit = self._scheduler.needed_bytes(request), self._room.limit_bytes
-        if limit is not None and needed > limit:
-            raise MemoryExceeded(needed, limit)
 
     def _launch(self) -> tuple[Launched | None, list[StepOutput]]:
         step = Step()
@@ -309,143 +289,3 @@ class Engine:
 def _first_output(output: StepOutput, sequence: Sequence) -> StepOutput:
     queued_seconds = 0.0 if sequence.begun_at is None else sequence.begun_at - sequence.arrival
     return replace(output, cached_tokens=sequence.restored, queued_seconds=queued_seconds, prefix=sequence.prefix)
-
-
-def _check(request: GenerationRequest, info: ModelInfo) -> None:
-    prompt_tokens = len(request.prompt_ids)
-    if not prompt_tokens:
-        raise ParameterInvalid("prompt", "The prompt has no tokens.")
-    is_scored = request.prompt_logprobs is not None
-    least = 0 if is_scored and not request.sampling.max_tokens else 1
-    # Scores of a prompt of which a part is left out would be those of another prompt.
-    if prompt_tokens + (1 if info.endless else least) > info.context_length and (is_scored or not info.endless):
-        raise ContextLengthExceeded(prompt_tokens, info.context_length)
-    if is_scored and (not info.scores_prompts or request.sampling.num_beams > 1):
-        raise ParameterInvalid("logprobs", "Prompts cannot be scored here: not with beams, nor by this kind of model.")
-    room = info.room(prompt_tokens)
-    if not least <= request.sampling.max_tokens <= room:
-        raise ParameterInvalid(
-            "max_tokens",
-            f"max_tokens is {request.sampling.max_tokens}, but {prompt_tokens} prompt tokens leave room for "
-            f"{least} to {room}.",
-        )
-    _check_beams(request.sampling)
-    _check_ids("prompt", request.prompt_ids, info.vocab_size)
-    _check_ids("allowed_token_ids", request.sampling.allowed_token_ids or (), info.vocab_size)
-    _check_ids("logprob_ids", request.sampling.logprob_ids, info.vocab_size)
-    _check_ids("bad_words", [token_id for each in request.sampling.bad_sequences for token_id in each], info.vocab_size)
-    _check_ids("logit_bias", [token_id for token_id, _ in request.sampling.logit_bias], info.vocab_size)
-
-
-def _check_beams(sampling: SamplingParams) -> None:
-    """Beams are ranked, not sampled: what would bend the ranking is refused instead of ignored."""
-    plain = SamplingParams(max_tokens=1)
-    if sampling.num_beams == 1:
-        return
-    if sampling.grammar is not None:
-        param = sampling.grammar.param
-        raise ParameterInvalid(param, f"{param} cannot be combined with num_beams = {sampling.num_beams}.")
-    for param in _NOT_WITH_BEAMS:
-        if getattr(sampling, param) != getattr(plain, param) and (param, getattr(sampling, param)) != (
-            "temperature",
-            0,
-        ):
-            raise ParameterInvalid(param, f"{param} cannot be combined with num_beams = {sampling.num_beams}.")
-
-
-def _check_allowed(sampling: SamplingParams, end_ids: frozenset[int]) -> None:
-    """Something must be left to sample: where nothing is, the sampler would have to break one of its rules."""
-    if sampling.allowed_token_ids is None:
-        return
-    banned = {token_id for token_id, bias in sampling.logit_bias if bias == -float("inf")}
-    banned |= {each[0] for each in sampling.bad_sequences if len(each) == 1}
-    if set(sampling.allowed_token_ids) <= banned | (end_ids if sampling.min_tokens else set()):
-        raise ParameterInvalid("allowed_token_ids", "allowed_token_ids allows only what other parameters forbid.")
-
-
-def _check_ids(param: str, ids: Iterable[int], vocab_size: int) -> None:
-    for token_id in ids:
-        if not 0 <= token_id < vocab_size:
-            raise ParameterInvalid(param, f"Token id {token_id} is outside the vocabulary of {vocab_size}.")
-
-
-def _token_ids(checkpoint: Checkpoint, key: str) -> list[int]:
-    """Special tokens: generation_config.json is the authority, config.json its fallback."""
-    value: Any = checkpoint.generation_config.get(key, checkpoint.config.get(key))
-    ids = value if isinstance(value, list) else [] if value is None else [value]
-    if any(isinstance(each, bool) or not isinstance(each, int) for each in ids):
-        raise CheckpointUnsupported(key, value, "a token id or a list of them")
-    return ids
-
-
-def _start_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
-    """What a decoder with its own start begins with; T5's configurations mean the padding token when they name none."""
-    ids = _token_ids(checkpoint, "decoder_start_token_id") or _token_ids(checkpoint, "pad_token_id")
-    if len(ids) != 1:
-        raise CheckpointUnsupported("decoder_start_token_id", None, "one token id")
-    return tuple(ids)
-
-
-def _weight_bytes(settings: EngineSettings, checkpoint: Checkpoint, model: CausalModel) -> int:
-    """Bytes of weights: those on disk, or what was made of them."""
-    if settings.bits is None:
-        return checkpoint.num_bytes
-    return sum(array.nbytes for array in model.parameters().values())
-
-
-def _kv_bytes(settings: EngineSettings, weight_bytes: int) -> int:
-    """Three quarters of what is free; the rest is for prefixes."""
-    return 3 * free_bytes(weight_bytes) // 4 if settings.kv_bytes is None else settings.kv_bytes
-
-
-def _prefix_store(
-    settings: EngineSettings, checkpoint: Checkpoint, model: CausalModel, weight_bytes: int
-) -> PrefixStore[Content]:
-    limit_bytes = _kv_bytes(settings, weight_bytes) // 3 if settings.prefix_bytes is None else settings.prefix_bytes
-    size = block_tokens(model.windows)
-    if settings.prefix_folder is None or not limit_bytes:
-        return PrefixStore(limit_bytes, size)
-    # What changes the stored numbers besides the weights on disk.
-    kind = f"{size} {settings.kv_bits}" if settings.bits is None else f"{size} {settings.kv_bits} {settings.bits}"
-    tier = DiskTier(settings.prefix_folder / fingerprint(checkpoint, kind), settings.prefix_disk_bytes)
-    store = PrefixStore(limit_bytes, size, tier)
-    for path, is_snapshot in tier.known():
-        store.adopt(path, is_snapshot=is_snapshot)
-    return store
-
-
-def _context_length(config: Mapping[str, Any]) -> int:
-    keys = ("max_position_embeddings", "n_positions", "n_ctx")
-    values = [config[key] for key in keys if isinstance(config.get(key), int)]
-    return values[0] if values else _UNLIMITED_CONTEXT
-
-
-def _describe(
-    checkpoint: Checkpoint, model: CausalModel, settings: EngineSettings, device: Device, room: Room
-) -> ModelInfo:
-    config = checkpoint.config
-    own = _context_length(config)
-    limits = [limit for limit in (own, settings.context_length, room.longest) if limit is not None]
-    return ModelInfo(
-        model_type=config["model_type"],
-        kind="encoder-decoder" if isinstance(model, EncoderDecoder) else "decoder",
-        context_length=min(limits),
-        vocab_size=config["vocab_size"],
-        num_layers=len(model.windows),
-        weight_bytes=_weight_bytes(settings, checkpoint, model),
-        quantization=_quantization(checkpoint, settings.bits),
-        device=device.kind,
-        dtype=device.dtype_name,
-        blas=device.blas,
-        kernels=device.kernels,
-        advice=device.advice,
-        endless=settings.endless and not isinstance(model, EncoderDecoder),
-        scores_prompts=not isinstance(model, EncoderDecoder),
-    )
-
-
-def _quantization(checkpoint: Checkpoint, bits: int | None) -> str:
-    if bits is not None:
-        return f"{bits}-bit on loading"
-    kinds = sorted({f"{each.bits}-bit" for each in checkpoint.quantization.values()})
-    return "+".join(kinds) or "none"

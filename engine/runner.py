@@ -11,9 +11,10 @@ from engine.beam_row import BeamRow
 from engine.cache.blocks import Content, cut, put
 from engine.cache.prefix import Block, PrefixStore
 from engine.cache.slots import Slot, SlotPool
+from engine.launched import Launched, ScoredPrompt
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel
-from engine.requests import GenerationRequest, SampledToken
+from engine.requests import GenerationRequest
 from engine.sampling.grammar import GrammarRow
 from engine.sampling.sampler import Sampled, SamplerRow, sample
 from engine.sampling.scores import Scores, score_prompt
@@ -38,55 +39,6 @@ class RunningSequence:
         """The slot of a row that is in a step."""
         assert self.slot is not None  # the scheduler puts no paused sequence into a step
         return self.slot
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredPrompt:
-    """Scores of the next tokens of a sequence's prompt.
-
-    ends: nothing is left to score, and no token is wanted
-    """
-
-    sequence: Sequence
-    pieces: tuple[Scores, ...]
-    ends: bool
-
-    def read(self) -> tuple[SampledToken, ...]:
-        """Wait for them."""
-        return tuple(token for piece in self.pieces for token in piece.read())
-
-
-@dataclass(frozen=True, slots=True)
-class Launched:
-    """A step on its way.
-
-    sequences: those that get a token, in the order of the sampled rows; searches: those that are searched with beams
-    blocks: what the step added to the prefix store
-    marks: evaluated when the step's prompts are read
-    scored: scores of prompts that were asked for
-    forced: tokens that sequences get in this step without sampling, as a grammar leaves no choice of them
-    """
-
-    step: Step
-    sequences: tuple[Sequence, ...]
-    sampled: tuple[Sampled, ...]
-    searches: tuple[tuple[Sequence, BeamRow], ...] = ()
-    blocks: tuple[Block[Content], ...] = ()
-    marks: tuple[mx.array, ...] = ()
-    scored: tuple[ScoredPrompt, ...] = ()
-    forced: tuple[tuple[Sequence, list[int]], ...] = ()
-
-    @property
-    def begins_answers(self) -> bool:
-        """True when somebody's first token is in it."""
-        return any(not sequence.outputs for sequence in self.sequences)
-
-    def read(self) -> list[tuple[Sequence, tuple[SampledToken, ...]]]:
-        """Wait for the step; one token per sampled sequence, and all tokens of a search that is done."""
-        mx.eval(*self.marks)
-        tokens = [token for sampled in self.sampled for token in _read(sampled)]
-        pairs = [(each, (_only_asked(token, each),)) for each, token in zip(self.sequences, tokens, strict=True)]
-        return pairs + [(sequence, row.tokens) for sequence, row in self.searches if row.search.done]
 
 
 @dataclass(slots=True)
@@ -368,33 +320,3 @@ class Runner:
 def _arrays(blocks: Iterable[Block[Content]]) -> list[mx.array]:
     contents = [block.content for block in blocks if block.content is not None]
     return [stack for content in contents for stack in content.stacks]
-
-
-def _only_asked(token: SampledToken, sequence: Sequence) -> SampledToken:
-    """Cut the list of alternatives, as long as the batch's longest, to what this sequence asked for."""
-    sampling = sequence.request.sampling
-    if sampling.logprob_ids:
-        named = zip(sampling.logprob_ids, (logprob for _, logprob in token.top_logprobs), strict=False)
-        return SampledToken(token.token_id, token.logprob, tuple(named))
-    asked = sampling.logprobs or 0
-    if len(token.top_logprobs) <= asked:
-        return token
-    return SampledToken(token.token_id, token.logprob, token.top_logprobs[:asked])
-
-
-def _read(sampled: Sampled) -> list[SampledToken]:
-    ids: Any = sampled.tokens.tolist()
-    tokens = [SampledToken(token_id) for token_id in ids]
-    if sampled.logprobs is None:
-        return tokens
-    logprobs: Any = sampled.logprobs.tolist()
-    top_ids: Any = [[]] * len(logprobs) if sampled.top_ids is None else sampled.top_ids.tolist()
-    top_logprobs: Any = [[]] * len(logprobs) if sampled.top_logprobs is None else sampled.top_logprobs.tolist()
-    for place, row in enumerate(sampled.logprob_rows):
-        top = tuple(zip(top_ids[place], top_logprobs[place], strict=True))
-        tokens[row] = SampledToken(ids[row], logprobs[place], top)
-    named: Any = [] if sampled.named_logprobs is None else sampled.named_logprobs.tolist()
-    for row, values in zip(sampled.named_rows, named, strict=True):
-        # Their ids are the sequence's own, which puts them in.
-        tokens[row] = SampledToken(ids[row], tokens[row].logprob, tuple((0, value) for value in values))
-    return tokens
