@@ -84,9 +84,10 @@ def _asked(body: StructureFields) -> list[tuple[str, Callable[[], Structure] | N
 
 
 def _response_format(body: StructureFields) -> Callable[[], Structure] | None:
-    asked, param = body.response_format, body.called("response_format")
+    asked = body.response_format
     if asked.type == "text":
         return None
+    param = body.called("response_format")
     if asked.type == "json_object":
         return _schema({"type": "object"} if asked.value is None else asked.value, param)
     named = asked.json_schema
