@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+from importlib.util import find_spec
 
 import pytest
 
@@ -25,13 +26,14 @@ def _without_kernels(environment):
 
 def test_a_student_from_scratch_is_taught_drawn_and_listed(bramley, readable, text, tmp_path):
     chart = tmp_path / "loss.png"
-    options = ["--layers", 1, "--hidden-size", 32, "--window", 32, "--steps", 30, "--text", text, "--chart", chart]
-    result = bramley("distill", readable("llama"), *options)
+    options = ["--layers", 1, "--hidden-size", 32, "--window", 32, "--steps", 30, "--text", text]
+    drawn = ["--chart", chart] if find_spec("matplotlib") else []
+    result = bramley("distill", readable("llama"), *options, *drawn)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].startswith("step      1  loss")
     assert "trained for 30 steps" in lines[-1]
-    assert chart.read_bytes().startswith(b"\x89PNG")
+    assert not drawn or chart.read_bytes().startswith(b"\x89PNG")
     assert bramley("ls").stdout.split("\t")[0] == "llama-distilled"
 
 
