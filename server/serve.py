@@ -25,7 +25,7 @@ from server.store.store import Store
 from server.store.stored_model import StoredModel
 from server.terminal.load_report import report_load
 from server.terminal.output import pull_report
-from server.worker.supervisor import WORKER_COMMAND
+from server.worker.process import WORKER_COMMAND
 
 if TYPE_CHECKING:
     import socket

@@ -11,7 +11,7 @@ from server.models.text import ModelText
 from server.settings import Settings
 from server.store.store import Store
 from server.store.stored_model import StoredModel
-from server.worker.supervisor import Limits, Supervisor
+from server.worker.supervisor import Supervisor, SupervisorLimits
 
 
 def build_registry(
@@ -33,7 +33,7 @@ def build_registry(
         queue_seconds=settings.load_seconds,
     )
     measurements = Measurements(settings.memory_file)
-    limits = Limits(
+    limits = SupervisorLimits(
         max_queue=settings.max_queue,
         load_seconds=settings.load_seconds,
         stale_seconds=settings.silence_stale_seconds,

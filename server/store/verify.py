@@ -1,4 +1,4 @@
-"""Hold a model's files against what was known of them when they came. Reads every byte; loads nothing.
+"""Compare a model's files with the checksums recorded when they were stored. Reads every byte; loads nothing.
 
 A model of the store has its checksums in its manifest, one of the Hugging Face cache in the names of its blobs.
 """
@@ -26,9 +26,10 @@ class _Digest(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """A file and its checksum as recorded. num_bytes: of its content, None where only the checksum is known
+class RecordedFile:
+    """A file and its recorded checksum.
 
+    num_bytes: the recorded size; None where only the checksum is recorded
     git: the checksum is git's, over a header and the content
     """
 
@@ -41,7 +42,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A file that is not what it was, and how in words that continue its name."""
+    """A damaged file, and its damage in words that continue the file's name."""
 
     file: str
     reason: str
@@ -49,7 +50,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was looked at: a model, its files, their bytes, and those that are damaged."""
+    """The result for one model: the number of its files, their bytes, and the damaged files."""
 
     id: str
     num_files: int
@@ -69,52 +70,53 @@ class Verified:
 def can_be_verified(store: Store) -> list[str]:
     """Ids of all models that have checksums, damaged ones too."""
     own = [manifest.id for folder in store.folders() if (manifest := store.manifest(folder)) is not None]
-    return own + [model.id for model in store.list() if model.id not in own and any(_known(model.id, store))]
+    return own + [model.id for model in store.list() if model.id not in own and any(_recorded_files(model.id, store))]
 
 
 def verify(name: str, store: Store, report: Report) -> Verified:
     """Read all files of a model and compare. Raises ModelNotFound, and ModelUnfit where no checksums are known."""
     model_id = str(store.resolve(name))
-    known = _known(name, store)
-    if not known:
+    recorded = _recorded_files(name, store)
+    if not recorded:
         raise ModelUnfit(name, "has no recorded checksums to compare with")
-    total_bytes = sum(_size(file.path) for file in known)
+    total_bytes = sum(_size(file.path) for file in recorded)
     done_bytes, damaged = 0, []
-    for file in known:
+    for file in recorded:
         reason = _reason(file, Progress("verifying", done_bytes, total_bytes), report)
         done_bytes += _size(file.path)
         if reason:
             damaged.append(Damage(file.name, reason))
-    return Verified(model_id, len(known), total_bytes, tuple(damaged))
+    return Verified(model_id, len(recorded), total_bytes, tuple(damaged))
 
 
-def _known(name: str, store: Store) -> Sequence[Known]:
+def _recorded_files(name: str, store: Store) -> Sequence[RecordedFile]:
     folder = store.folder(store.resolve(name))
     manifest = store.manifest(folder)
     if manifest is not None:
         return [
-            Known(file, folder / file, record.sha256, record.bytes) for file, record in sorted(manifest.files.items())
+            RecordedFile(file, folder / file, record.sha256, record.bytes)
+            for file, record in sorted(manifest.files.items())
         ]
     found = store.find(name)
     files = [found.path] if found.path.is_file() or found.path.is_symlink() else sorted(found.path.rglob("*"))
     return list(_blobs(files, found.path))
 
 
-def _blobs(files: Sequence[Path], root: Path) -> Iterator[Known]:
-    """Links of a snapshot: what they lead to is named after its content."""
+def _blobs(files: Sequence[Path], root: Path) -> Iterator[RecordedFile]:
+    """The files behind a snapshot's links, which are named after the hash of their content."""
     for path in files:
         blob = path.resolve()
         if not blob.is_file():
             continue
         name = path.name if path == root else str(path.relative_to(root))
         if _SHA256.fullmatch(blob.name):
-            yield Known(name, blob, blob.name)
+            yield RecordedFile(name, blob, blob.name)
         elif _GIT_HASH.fullmatch(blob.name):
-            yield Known(name, blob, blob.name, git=True)
+            yield RecordedFile(name, blob, blob.name, git=True)
 
 
-def _reason(file: Known, progress: Progress, report: Report) -> str:
-    """How the file differs, or nothing."""
+def _reason(file: RecordedFile, progress: Progress, report: Report) -> str:
+    """The difference in words; "" where the file is whole."""
     try:
         num_bytes = file.path.stat().st_size
         if file.num_bytes is not None and num_bytes != file.num_bytes:

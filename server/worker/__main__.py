@@ -1,7 +1,7 @@
 """The child's main: socket -> Engine or Embedder -> socket. Owns MLX on its main thread; knows nothing of text or HTTP.
 
 Three threads: the main one loads the model and steps the engine; one fills the inbox with plain values and ends the
-process when the parent has gone; one sends a sign of life each second, as long as the main one makes progress.
+process when the parent has gone; one sends a heartbeat each second, as long as the main one makes progress.
 """
 
 import os
@@ -34,7 +34,7 @@ _decoder: "msgspec.msgpack.Decoder[protocol.ToWorker]" = msgspec.msgpack.Decoder
 
 
 class Model(Protocol):
-    """What Engine and Embedder have in common. Requests and outputs are of the kind that the model's own info names."""
+    """The methods that Engine and Embedder share. The model's info names the kind of its requests and outputs."""
 
     info: Any
 
@@ -45,21 +45,21 @@ class Model(Protocol):
         """Drop a request."""
 
     def num_stored(self, tokens: Sequence[int]) -> int:
-        """Tokens of a prompt that would not have to be computed."""
+        """The number of a prompt's tokens that are in the prefix cache."""
 
     def step(self) -> list[Any]:
-        """Compute, and report."""
+        """Compute one step, and return its outputs."""
 
     @property
     def has_work(self) -> bool:
-        """True while step() has something to do."""
+        """True while step() has something to compute."""
 
     @property
     def stats(self) -> EngineStats:
-        """What is held and what has happened so far."""
+        """The memory in use, and the counts since the start."""
 
     def close(self) -> None:
-        """Put away what outlives the process."""
+        """Write what outlives the process to disk."""
 
 
 class Link:
@@ -83,8 +83,8 @@ class Link:
         return None if body is None else _decoder.decode(body)
 
 
-class Pulse:
-    """Signs of life that are true: none is sent while a single step or a load takes longer than any sane one."""
+class Heartbeats:
+    """One heartbeat each second, but none while a single step or a load takes longer than LONGEST_STEP_SECONDS."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -97,13 +97,13 @@ class Pulse:
         self._stats = stats
 
     def idle(self, stats: EngineStats) -> None:
-        """The main thread waits for requests; what the last step has changed is told at once."""
+        """The main thread waits for requests; the parent is told at once if the last step changed the statistics."""
         self._busy_since = None
         if stats != self._stats:
             self._stats = stats
             self._link.send(protocol.Heartbeat(stats))
 
-    def beat_for_ever(self) -> None:
+    def send_for_ever(self) -> None:
         """Run in a thread of its own."""
         pause = threading.Event()
         while not pause.wait(HEARTBEAT_SECONDS):
@@ -115,7 +115,7 @@ class Pulse:
 class Inbox:
     """Messages from the parent, in order. The process ends the moment the parent has gone, whatever it is doing.
 
-    at_end: called before; it has as long as the parent waits for the process
+    at_end: called before the process ends; it has as long as the parent waits for the process
     """
 
     def __init__(self, link: Link) -> None:
@@ -136,24 +136,24 @@ class Inbox:
                 os._exit(0)
 
     def put(self, message: Compiled) -> None:
-        """Add what another thread of this process has done."""
+        """Add a grammar that another thread of this process has compiled."""
         self._messages.put(message)
 
     def drain(self, *, wait: bool) -> Iterator[protocol.ToWorker | Compiled]:
-        """All messages that are there; with `wait`, at least one."""
+        """The messages that have come so far; with `wait`, at least one."""
         if wait:
             yield self._messages.get()
         while not self._messages.empty():
             yield self._messages.get()
 
 
-def load(path: Path, settings: EngineSettings, link: Link, pulse: Pulse) -> Model | None:
+def load(path: Path, settings: EngineSettings, link: Link, heartbeats: Heartbeats) -> Model | None:
     """Load the model and say so, or say why not."""
     last_report = 0.0
 
     def report(done_bytes: int, total_bytes: int) -> None:
         nonlocal last_report
-        pulse.busy()
+        heartbeats.busy()
         if monotonic() - last_report >= PROGRESS_SECONDS:
             last_report = monotonic()
             link.send(protocol.Loading(done_bytes, total_bytes))
@@ -189,30 +189,30 @@ def open_model(path: Path, settings: EngineSettings, on_progress: Callable[[int,
     return Engine(path, settings, on_progress)
 
 
-def work(engine: Model, inbox: Inbox, link: Link, pulse: Pulse) -> None:
+def work(engine: Model, inbox: Inbox, link: Link, heartbeats: Heartbeats) -> None:
     """Step the engine while there is work, and sleep while there is none."""
     report = protocol.Encoded if engine.info.kind in protocol.ENCODING_KINDS else protocol.Outputs
-    desk = Desk(engine, inbox, link)
+    dispatcher = Dispatcher(engine, inbox, link)
     while True:
         if not engine.has_work:
-            pulse.idle(engine.stats)
+            heartbeats.idle(engine.stats)
         for message in inbox.drain(wait=not engine.has_work):
-            desk.take(message)
-        pulse.busy(engine.stats)
+            dispatcher.dispatch(message)
+        heartbeats.busy(engine.stats)
         if engine.has_work and (outputs := engine.step()):
             link.send(report(outputs))
 
 
-class Desk:
-    """Hands messages to the engine, one at a time; requests with a grammar make a detour to have it compiled."""
+class Dispatcher:
+    """Hands messages to the engine, one at a time. A grammar is compiled before its request is handed over."""
 
     def __init__(self, engine: Any, inbox: Inbox, link: Link) -> None:
         self._engine = engine
         self._link = link
         self._compiling = Compiling(engine, inbox.put)
 
-    def take(self, message: protocol.ToWorker | Compiled) -> None:
-        """Do what a message asks for."""
+    def dispatch(self, message: protocol.ToWorker | Compiled) -> None:
+        """Call the method of the engine that a message asks for."""
         match message:
             case protocol.Submit(request) if request.sampling.grammar is not None:
                 self._compiling.add(request)
@@ -236,7 +236,7 @@ class Desk:
 
     def _refuse(self, request: Any, error: EngineError) -> None:
         param = error.param if isinstance(error, RequestError) else ""
-        self._link.send(protocol.Refused(request.request_id, type(error).__name__, param, str(error)))
+        self._link.send(protocol.RequestFailed(request.request_id, type(error).__name__, param, str(error)))
 
 
 def main(arguments: list[str]) -> int:
@@ -246,14 +246,14 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     descriptor, path, settings = arguments
     link = Link(socket.socket(fileno=int(descriptor)))
-    inbox, pulse = Inbox(link), Pulse(link)
-    for run in (inbox.fill_for_ever, pulse.beat_for_ever):
+    inbox, heartbeats = Inbox(link), Heartbeats(link)
+    for run in (inbox.fill_for_ever, heartbeats.send_for_ever):
         threading.Thread(target=run, name=run.__qualname__, daemon=True).start()
-    engine = load(Path(path), protocol.decode_settings(settings), link, pulse)
+    engine = load(Path(path), protocol.decode_settings(settings), link, heartbeats)
     if engine is None:
         return EXIT_LOAD_FAILED
     inbox.at_end = engine.close
-    work(engine, inbox, link, pulse)
+    work(engine, inbox, link, heartbeats)
     return 0
 
 

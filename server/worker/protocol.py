@@ -1,4 +1,4 @@
-"""What parent and worker say to each other: msgspec structs in length-prefixed frames over one socketpair.
+"""The messages between parent and worker: msgspec structs in length-prefixed frames over one socketpair.
 
 Plain values only, no pickle. A frame is 4 bytes of little-endian length and that many bytes of msgpack.
 """
@@ -16,7 +16,7 @@ from engine.requests import GenerationRequest, StepOutput
 from engine.settings import EngineSettings, EngineStats
 
 MAX_FRAME_BYTES = 256 * 2**20
-# What models that only read are called in their info; they take Encode, all others Submit.
+# The kinds of models that take Encode messages; all other kinds take Submit.
 ENCODING_KINDS = ("embedder", "classifier")
 _LENGTH = struct.Struct("<I")
 
@@ -34,23 +34,23 @@ class Encode(msgspec.Struct, tag=True):
 
 
 class Cancel(msgspec.Struct, tag=True):
-    """Parent to worker: nobody reads this request any more."""
+    """Parent to worker: stop this request, whose client has gone."""
 
     request_id: str
 
 
 class Peek(msgspec.Struct, tag=True):
-    """Parent to worker: how much of this prompt is stored of earlier sequences?"""
+    """Parent to worker: how many tokens of this prompt are in the prefix cache?"""
 
     request_id: str
     prompt_ids: tuple[int, ...]
 
 
 class Peeked(msgspec.Struct, tag=True):
-    """Worker to parent: so many tokens are."""
+    """Worker to parent: the number of a prompt's tokens that are in the prefix cache."""
 
     request_id: str
-    num_tokens: int
+    cached_tokens: int
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -74,18 +74,18 @@ class LoadFailed(msgspec.Struct, tag=True):
 
 
 class Outputs(msgspec.Struct, tag=True):
-    """Worker to parent: what one step made of its requests."""
+    """Worker to parent: the outputs of one step."""
 
     outputs: list[StepOutput]
 
 
 class Encoded(msgspec.Struct, tag=True):
-    """Worker to parent: what one batch made of its inputs."""
+    """Worker to parent: the outputs of one batch of inputs."""
 
     outputs: list[EncodingOutput]
 
 
-class Refused(msgspec.Struct, tag=True):
+class RequestFailed(msgspec.Struct, tag=True):
     """Worker to parent: the engine did not take a request. `kind` is the error class's name."""
 
     request_id: str
@@ -104,7 +104,7 @@ class Heartbeat(msgspec.Struct, tag=True):
 
 
 ToWorker = Submit | Encode | Cancel | Peek
-ToParent = Ready | Loading | LoadFailed | Outputs | Encoded | Refused | Heartbeat | Peeked
+ToParent = Ready | Loading | LoadFailed | Outputs | Encoded | RequestFailed | Heartbeat | Peeked
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -116,7 +116,7 @@ def encode_settings(settings: EngineSettings) -> str:
 
 
 def decode_settings(text: str) -> EngineSettings:
-    """The way back. Raises ValueError for anything else."""
+    """The settings that encode_settings has written. Raises ValueError for any other text."""
     plain = msgspec.json.decode(text, type=dict[str, Any])
     folder = plain.pop("prefix_folder", None)
     return EngineSettings(**plain, prefix_folder=None if folder is None else Path(folder))

@@ -1,4 +1,4 @@
-"""How fast a full queue empties, and when to come back to it. Knows counts and times; nothing of requests."""
+"""The Retry-After of a full queue, from the pace at which it empties. Knows counts and times; nothing of requests."""
 
 from collections import deque
 from math import ceil
@@ -8,11 +8,12 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 1, 60
 _MOST_REMEMBERED = 4096
 
 
-class Drain:
-    """Requests finished per second, over the last minute or since the queue was last empty.
+class RetryAfter:
+    """The seconds after which a client that was turned away should try again.
 
-    Times are seconds on the caller's clock. Whoever is turned away is promised the next place that nobody else was
-    promised, so that not all come back at once.
+    They follow from the requests finished per second, over the last minute or since the queue was last empty. Each
+    client is given a later time than the one before it, so that they do not all come back at once. Times are seconds
+    on the caller's clock.
     """
 
     def __init__(self) -> None:
@@ -21,17 +22,17 @@ class Drain:
         self._promised = 0.0
 
     def begin(self, now: float) -> None:
-        """The first request has come into an empty queue: what was before says little about what it can do."""
+        """Start to count anew: a request has come into an empty queue, whose earlier speed says little."""
         self._busy_since = now
         self._finished.clear()
         self._promised = 0.0
 
     def finish(self, now: float) -> None:
-        """A request has left the queue, whatever its end."""
+        """Count a request that has left the queue, whatever its end."""
         self._finished.append(now)
 
-    def retry_seconds(self, now: float) -> int:
-        """When a place will be free for one more who is turned away, between 1 and 60."""
+    def seconds(self, now: float) -> int:
+        """The wait for one more client that is turned away, between 1 and 60 seconds."""
         earliest = now + self._seconds_per_request(now)
         self._promised = max(earliest, min(self._promised + earliest - now, now + LONGEST_SECONDS))
         return max(SHORTEST_SECONDS, min(ceil(self._promised - now), LONGEST_SECONDS))

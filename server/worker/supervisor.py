@@ -6,9 +6,6 @@ Knows frames and silence; knows nothing of HTTP or text.
 import asyncio
 import contextlib
 import logging
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,16 +20,12 @@ from engine.embedding.encoding import EncodingOutput, EncodingRequest
 from engine.requests import GenerationRequest, StepOutput
 from engine.settings import EngineSettings, EngineStats
 from server.errors import ModelLoading, ModelUnavailable, Overloaded, Refused, ShuttingDown, WorkerDied
-from server.settings import worker_environment
 from server.worker import protocol
-from server.worker.retry_after import Drain
-
-# -P: the folder the server was started in holds data; nothing is imported from it.
-WORKER_COMMAND = (sys.executable, "-P", "-m", "server.worker")
+from server.worker.process import WORKER_COMMAND, WorkerProcess
+from server.worker.retry_after import RetryAfter
 
 CRASH_LIMIT = 3
 CRASH_WINDOW_SECONDS = 600.0
-STOP_SECONDS = 2.0
 TICK_SECONDS = 1.0
 
 State = Literal["stopped", "loading", "ready", "stuck", "failed"]
@@ -41,8 +34,8 @@ _decoder: "msgspec.msgpack.Decoder[protocol.ToParent]" = msgspec.msgpack.Decoder
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a supervisor puts up with.
+class SupervisorLimits:
+    """The longest queue and the longest silences that a supervisor accepts.
 
     max_queue: HTTP requests that wait or run
     load_seconds: longest wait of a request for its model
@@ -57,7 +50,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is known of a worker: `reason` when it failed, bytes of weights while it loads."""
+    """The state of a worker, with a reason when it failed, and with bytes of weights while it loads."""
 
     state: State
     reason: str = ""
@@ -65,39 +58,13 @@ class Health:
     total_bytes: int = 0
 
 
-class Child:
-    """A worker process and the parent's end of the socket it lives on."""
-
-    def __init__(self, command: Sequence[str], path: Path, settings: EngineSettings) -> None:
-        self.connection, theirs = socket.socketpair()
-        with theirs:
-            self.process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(path), protocol.encode_settings(settings)],
-                pass_fds=[theirs.fileno()],
-                env=worker_environment(),
-                stdin=subprocess.DEVNULL,
-            )
-
-    async def end(self) -> None:
-        """Close the socket, wait shortly for the process, then kill it."""
-        self.connection.close()
-        await asyncio.to_thread(self._wait_or_kill)
-
-    def _wait_or_kill(self) -> None:
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
 class Supervisor:
     """One model's worker: at most one process at a time, and the queues of those who wait for its answers.
 
     `spawn` needs no event loop, so that weights are read while the server is still being imported.
 
-    engine: what the worker's engine is told
-    on_end: called when a worker has ended that will not be replaced unless somebody asks for one
+    engine: the settings of the worker's engine
+    on_end: called when a worker has ended and no other takes its place before the model is asked for again
     """
 
     def __init__(
@@ -106,15 +73,15 @@ class Supervisor:
         path: Path,
         *,
         command: Sequence[str] = WORKER_COMMAND,
-        limits: Limits | None = None,
+        limits: SupervisorLimits | None = None,
         engine: EngineSettings | None = None,
     ) -> None:
         self.name = name
         self._path = path
         self._command = command
-        self._limits = limits or Limits()
+        self._limits = limits or SupervisorLimits()
         self.engine = engine or EngineSettings()
-        self._child: Child | None = None
+        self._child: WorkerProcess | None = None
         self._life: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._ready: asyncio.Future[Mapping[str, Any]] | None = None
@@ -124,7 +91,7 @@ class Supervisor:
         self._crashes: deque[float] = deque(maxlen=CRASH_LIMIT)
         self._queues: dict[str, asyncio.Queue[Any]] = {}
         self._num_open = 0
-        self._drain = Drain()
+        self._retry_after = RetryAfter()
         self._stats: EngineStats | None = None
         self._closing = False
         self._unloading = False
@@ -143,7 +110,7 @@ class Supervisor:
 
     @property
     def stats(self) -> EngineStats | None:
-        """What the worker last told of its engine, at most a second ago; None before the model is loaded."""
+        """The engine's statistics, at most a second old; None before the model is loaded."""
         return self._stats
 
     @property
@@ -157,9 +124,9 @@ class Supervisor:
             return Health("stuck", f"no sign of life for {self._silent_ticks} s")
         return Health("ready") if self.info is not None else Health("loading", "", *self._progress)
 
-    def spawn(self) -> Child:
+    def spawn(self) -> WorkerProcess:
         """Start the process. Nobody listens to it before `start`."""
-        self._child = Child(self._command, self._path, self.engine)
+        self._child = WorkerProcess(self._command, self._path, self.engine)
         self._progress = (0, 0)
         self._failure = ""
         self._silent_ticks = 0
@@ -230,8 +197,8 @@ class Supervisor:
             self.cancel(request.request_id)
         return sorted(outputs, key=lambda output: output.index)
 
-    async def num_stored(self, prompt_ids: Sequence[int]) -> int:
-        """Tokens of a prompt that its worker would not have to compute; 0 while there is none. Raises WorkerDied."""
+    async def cached_tokens(self, prompt_ids: Sequence[int]) -> int:
+        """The number of a prompt's tokens in the prefix cache; 0 while there is no worker. Raises WorkerDied."""
         if self.info is None:
             return 0
         request_id = f"peek-{uuid4().hex}"
@@ -278,28 +245,28 @@ class Supervisor:
     def _open(self, names: Iterable[str], frames: Iterable[bytes]) -> "asyncio.Queue[Any]":
         """Send requests, and have one queue for the answers to them all."""
         if self._num_open >= self._limits.max_queue:
-            raise Overloaded(self._limits.max_queue, self._drain.retry_seconds(monotonic()))
+            raise Overloaded(self._limits.max_queue, self._retry_after.seconds(monotonic()))
         queue: asyncio.Queue[Any] = asyncio.Queue()
         for frame in frames:
             self._send(frame)
         self._queues.update((name, queue) for name in names)
         if not self._num_open:
-            self._drain.begin(monotonic())
+            self._retry_after.begin(monotonic())
         self._num_open += 1
         return queue
 
     def _leave(self) -> None:
         self._num_open -= 1
-        self._drain.finish(monotonic())
+        self._retry_after.finish(monotonic())
 
     def _send(self, frame: bytes) -> None:
         if self._writer is None or self._writer.is_closing():
             raise WorkerDied(self.name)
         self._writer.write(frame)
 
-    async def _live(self, first: Child) -> None:
+    async def _live(self, first: WorkerProcess) -> None:
         """One child after the other, until one fails to load or too many have died."""
-        child: Child | None = first
+        child: WorkerProcess | None = first
         try:
             while child is not None:
                 await self._listen(child)
@@ -310,7 +277,7 @@ class Supervisor:
             if self.on_end is not None:
                 self.on_end()
 
-    async def _listen(self, child: Child) -> None:
+    async def _listen(self, child: WorkerProcess) -> None:
         """From the first frame of a child to its end, of which everybody is told at once."""
         reader, self._writer = await asyncio.open_unix_connection(sock=child.connection)
         if self._closing or self._unloading:
@@ -328,7 +295,7 @@ class Supervisor:
         self._fail_all(WorkerDied(self.name))
         self._writer.transport.abort()  # close() would wait for frames that nobody reads
 
-    async def _succeed(self, dead: Child) -> Child | None:
+    async def _succeed(self, dead: WorkerProcess) -> WorkerProcess | None:
         """Clean up after a child and start the next. Requests that come meanwhile wait for it."""
         if self._unloading:
             await dead.end()
@@ -362,12 +329,12 @@ class Supervisor:
                 for output in outputs:
                     if (queue := self._queues.get(output.request_id)) is not None:
                         queue.put_nowait(output)
-            case protocol.Refused(request_id, kind, param, text):
+            case protocol.RequestFailed(request_id, kind, param, text):
                 if (queue := self._queues.get(request_id)) is not None:
                     queue.put_nowait(Refused(kind, text, param))
-            case protocol.Peeked(request_id, num_tokens):
+            case protocol.Peeked(request_id, cached_tokens):
                 if (queue := self._queues.get(request_id)) is not None:
-                    queue.put_nowait(num_tokens)
+                    queue.put_nowait(cached_tokens)
             case protocol.Heartbeat(stats):
                 self._stats = stats
             case protocol.Loading(done_bytes, total_bytes):
@@ -378,7 +345,7 @@ class Supervisor:
                 self._failure = text
                 self._ready.set_exception(ModelUnavailable(self.name, text))
 
-    async def _watch(self, child: Child) -> None:
+    async def _watch(self, child: WorkerProcess) -> None:
         """Count ticks of silence, not time: after the parent was suspended, the worker gets a chance to speak."""
         while True:
             await asyncio.sleep(TICK_SECONDS)

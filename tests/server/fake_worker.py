@@ -111,7 +111,7 @@ class Worker:
         script = script_of(request)
         if "refuse" in script:
             kind, param, text = script["refuse"]
-            self.send(protocol.Refused(request.request_id, kind, param, text))
+            self.send(protocol.RequestFailed(request.request_id, kind, param, text))
             return
         due = time.monotonic() + script.get("first_seconds", 0)
         self.rows[request.request_id] = Row(request, script, self.ids_of(self.reply(request, script)), due)

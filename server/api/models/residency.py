@@ -40,7 +40,7 @@ async def estimate(body: EstimateRequest, request: Request) -> Estimate:
     """Whether a prompt fits, how much of it is stored, and how long its first token takes. Loads nothing."""
     registry, model = _found(request, body.model)
     ids = await asyncio.to_thread(prompt_ids, await model.text(), body)
-    cached = await model.supervisor.num_stored(ids)
+    cached = await model.supervisor.cached_tokens(ids)
     context_length = model.last_context_length
     stats = model.supervisor.stats
     load_seconds = 0.0 if model.supervisor.info is not None else model.load_seconds
