@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.cache.blocks import Content, block_tokens
+from engine.cache.blocks import block_tokens
+from engine.cache.content import Content
 from engine.cache.disk import DiskTier
 from engine.cache.prefix import PrefixStore
 from engine.cache.room import Room
@@ -49,13 +50,13 @@ def prefix_store(
 ) -> PrefixStore[Content]:
     """The prefix cache, with the blocks that earlier runs have left on disk."""
     limit_bytes = kv_bytes_of(settings, weight_bytes) // 3 if settings.prefix_bytes is None else settings.prefix_bytes
-    size = block_tokens(model.windows)
+    size, needs_state = block_tokens(model.cache.windows), model.cache.num_states > 0
     if settings.prefix_folder is None or not limit_bytes:
-        return PrefixStore(limit_bytes, size)
+        return PrefixStore(limit_bytes, size, needs_state=needs_state)
     # What changes the stored numbers besides the weights on disk.
     kind = f"{size} {settings.kv_bits}" if settings.bits is None else f"{size} {settings.kv_bits} {settings.bits}"
     tier = DiskTier(settings.prefix_folder / fingerprint(checkpoint, kind), settings.prefix_disk_bytes)
-    store = PrefixStore(limit_bytes, size, tier)
+    store = PrefixStore(limit_bytes, size, tier, needs_state=needs_state)
     for path, is_snapshot in tier.known():
         store.adopt(path, is_snapshot=is_snapshot)
     return store
@@ -73,7 +74,7 @@ def describe(
         kind="encoder-decoder" if isinstance(model, EncoderDecoder) else "decoder",
         context_length=min(limits),
         vocab_size=config["vocab_size"],
-        num_layers=len(model.windows),
+        num_layers=len(model.cache.windows) + model.cache.num_states,
         weight_bytes=weight_bytes_of(settings, checkpoint, model),
         quantization=_quantization(checkpoint, settings.bits),
         device=device.kind,

@@ -15,6 +15,7 @@ from engine.admission import check_memory, check_request
 from engine.cache.layout import layout_for
 from engine.cache.room import Room
 from engine.cache.slots import SlotPool
+from engine.cache.snapshot_points import SnapshotPoints, interval_for
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.describe import describe, end_ids, kv_bytes_of, prefix_store, start_ids, weight_bytes_of
 from engine.errors import ParameterInvalid
@@ -59,11 +60,13 @@ class Engine:
         starts = start_ids(checkpoint) if isinstance(model, EncoderDecoder) else ()
         layout = layout_for(settings.kv_bits)
         weight_bytes = weight_bytes_of(settings, checkpoint, model)
-        self._room = Room(measure(model, layout), kv_bytes_of(settings, weight_bytes))
+        token_bytes = measure(model, layout)
+        self._room = Room(token_bytes, kv_bytes_of(settings, weight_bytes))
         self._prefixes = prefix_store(settings, checkpoint, model, weight_bytes)
         self.info = describe(checkpoint, model, settings, device, self._room)
-        slots = SlotPool(model.windows, layout, self._room, device.native)
-        self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, ends, starts, device.native)
+        slots = SlotPool(model.cache, layout, self._room, device.native)
+        points = SnapshotPoints(ends, interval_for(token_bytes))
+        self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, ends, points, starts, device.native)
         self._grammars = GrammarCompiler(lambda: load_tokenizer(checkpoint), self.info.vocab_size, ends)
         self._pace = Pace(settings.max_gap_ms / 1000, settings.prefill_chunk_tokens)
         self._scheduler = Scheduler(

@@ -20,7 +20,7 @@ _SMALLEST_BYTES = 256 << 20
 def measure(model: CausalModel, layout: Layout) -> TokenBytes:
     """Bytes per token, from what one token leaves in every layer. Raises CheckpointUnsupported as `layout` does."""
     source_length = 1 if isinstance(model, EncoderDecoder) else 0
-    slot = lone_slot(model.windows, layout, 1, source_length)
+    slot = lone_slot(model.cache, layout, 1, source_length)
     token = mx.zeros((1, 1), mx.int32)
     if isinstance(model, EncoderDecoder):
         slot.store_source(model.encode(token))
@@ -31,7 +31,8 @@ def measure(model: CausalModel, layout: Layout) -> TokenBytes:
             rings[layer.window] += _bytes_per_place(layer)
     full = sum(_bytes_per_place(layer) for layer in slot.slab.layers if layer.window is None)
     source = sum(_bytes_per_place(layer) for layer in slot.slab.sources)
-    return TokenBytes(full, tuple(sorted(rings.items())), source)
+    state = sum(array.nbytes for each in slot.slab.states for array in each.arrays)
+    return TokenBytes(full, tuple(sorted(rings.items())), source, state)
 
 
 def free_bytes(weight_bytes: int) -> int:

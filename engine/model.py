@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from engine import architectures
 from engine.attention.rows import Rows
+from engine.cache.spec import CacheSpec
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.load import load_tensors
 from engine.config import ConfigReader
@@ -36,6 +37,10 @@ class CausalModel(Protocol):
     @property
     def windows(self) -> list[int | None]:
         """One entry per layer."""
+
+    @property
+    def cache(self) -> CacheSpec:
+        """The kinds of state that the layers keep per sequence."""
 
     def modules(self) -> Iterator[tuple[str, Module]]:
         """The model and all its parts with their dotted names."""

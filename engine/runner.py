@@ -8,9 +8,11 @@ import mlx.core as mx
 
 from engine.attention.rows import Rows
 from engine.beam_row import BeamRow
-from engine.cache.blocks import Content, cut, put
+from engine.cache.blocks import cut, put
+from engine.cache.content import Content
 from engine.cache.prefix import Block, PrefixStore
 from engine.cache.slots import Slot, SlotPool
+from engine.cache.snapshot_points import SnapshotPoints
 from engine.launched import Launched, ScoredPrompt
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel
@@ -60,6 +62,7 @@ class Runner:
     queried_tokens, found_tokens: looked up in the prefix store, and found there
     slots, prefixes: where keys and values live, and where they outlive their sequences
     end_ids: the model's own end tokens, which ignore_eos and min_tokens concern
+    snapshot_points: where prompts are cut so that the state behind them can be kept
     start_ids: what the decoder of an encoder-decoder model begins with
     kernels: the device's, or None
     """
@@ -71,6 +74,7 @@ class Runner:
         prefixes: PrefixStore[Content],
         vocab_size: int,
         end_ids: frozenset[int],
+        snapshot_points: SnapshotPoints,
         start_ids: tuple[int, ...] = (),
         kernels: Any = None,
     ) -> None:
@@ -80,6 +84,7 @@ class Runner:
         self._prefixes = prefixes
         self._vocab_size = vocab_size
         self._end_ids = end_ids
+        self._snapshot_points = snapshot_points
         self._start_ids = start_ids
         self._kernels = kernels
         self._running: dict[Sequence, RunningSequence | BeamRow] = {}
@@ -113,6 +118,10 @@ class Runner:
         tokens = sequence.tokens
         match = self._prefixes.find(tokens, len(tokens) - 1)
         put(match.contents, match.counts, row.slot)
+        if match.state is not None:
+            row.slot.restore_state(match.state)
+        if self._prefixes.needs_state:
+            sequence.snapshots = self._snapshot_points.within(tokens, match.num_tokens, match.reach)
         self.queried_tokens += len(tokens)
         self.found_tokens += match.num_tokens
         return match.num_tokens
@@ -157,6 +166,8 @@ class Runner:
         size = self._prefixes.block_tokens
         if last or known % size == 0:
             self._computed += self._store(sequence.tokens, max(0, known - 2 * size), known, row.slot.tokens)
+        if last and known == row.slot.length:
+            self._computed += self._store_state(sequence.tokens[:known], row.slot)
 
     def end_ids_of(self, request: GenerationRequest) -> frozenset[int]:
         """Tokens that end this request."""
@@ -225,6 +236,8 @@ class Runner:
         if sequence.prompt_left == 0 and sequence.sampled:
             last = self._sample(hidden[:, -1], [(sequence, row)], work)
         blocks = self._cut_prompt(sequence, start, rows)
+        if sequence.prefilled in sequence.snapshots:
+            blocks += self._store_state(sequence.tokens[: sequence.prefilled], row.held)
         work.blocks += blocks
         mx.async_eval(last, work.marks[-1], self._slots.arrays, _arrays(blocks))  # type: ignore[no-untyped-call]  # mlx's stub lacks it
 
@@ -260,8 +273,19 @@ class Runner:
             return []
         size = self._prefixes.block_tokens
         is_end = sequence.prompt_left == 0 and not sequence.outputs
-        end = sequence.prefilled if is_end else sequence.prefilled - sequence.prefilled % size
+        is_due = sequence.prefilled in sequence.snapshots
+        end = sequence.prefilled if is_end or is_due else sequence.prefilled - sequence.prefilled % size
         return self._store(sequence.tokens, start, end, rows.tokens)
+
+    def _store_state(self, tokens: list[int], slot: Slot) -> list[Block[Content]]:
+        """Store a snapshot of the state behind these tokens, where layers keep one and none is stored."""
+        if not self._prefixes.limit_bytes or not self._prefixes.lacks_state(tokens):
+            return []
+        block = self._prefixes.add_state(tokens, slot.state())
+        if block is None:
+            return []
+        mx.async_eval(_arrays([block]))  # type: ignore[no-untyped-call]  # mlx's stub lacks it
+        return [block]
 
     def _store(self, tokens: list[int], start: int, end: int, read: Any) -> list[Block[Content]]:
         if not self._prefixes.limit_bytes:

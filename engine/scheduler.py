@@ -193,7 +193,7 @@ class Scheduler:
                 continue
             self._begin(sequence)
             begun.append(sequence)
-            chunk = sequence.prompt_left if self.has_source else min(sequence.prompt_left, budget)
+            chunk = sequence.prompt_left if self.has_source else sequence.piece(budget)
             budget -= chunk
             sequence.prefilled += chunk
             sequence.served += chunk

@@ -29,6 +29,7 @@ class Sequence:
     prefix: where the prompt and what was found part; set by the engine
     skipped: tokens left out after the first few, in an endless sequence
     forced: the tokens to be read are the newest of its answer, which were not sampled
+    snapshots: lengths at which its state is kept, so that a piece of its prompt ends there; set by the runner
     finished: nothing of it is wanted any more
     """
 
@@ -48,6 +49,7 @@ class Sequence:
     prefix: PrefixNote | None = None
     skipped: int = 0
     forced: bool = False
+    snapshots: tuple[int, ...] = ()
     finished: bool = False
 
     def __post_init__(self) -> None:
@@ -63,6 +65,11 @@ class Sequence:
     def prompt_left(self) -> int:
         """Tokens that still have to be read before it decodes."""
         return self.to_read - self.prefilled
+
+    def piece(self, budget: int) -> int:
+        """The number of tokens to prefill next: at most `budget`, and none beyond the next snapshot."""
+        stop = next((length for length in self.snapshots if length > self.prefilled), self.to_read)
+        return min(self.prompt_left, budget, stop - self.prefilled)
 
     @property
     def complete(self) -> bool:

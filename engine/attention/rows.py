@@ -24,11 +24,12 @@ _READ_STEP = 32  # what is read of a slab grows in such steps, so that shapes re
 class Group(Protocol):
     """Rows of a pass that attend together.
 
-    slab: where all of them have their slots
+    slab: where all of them have their slots; indices: which
     """
 
     size: int
     slab: Slab
+    indices: list[int]
 
     @property
     def offsets(self) -> int | mx.array:
@@ -122,6 +123,18 @@ class Rows:
         """
         return [group.bias(of_positions, length) for group in self._groups]
 
+    def state(self, layer: int) -> list[mx.array] | None:
+        """Each row's state in a layer that keeps one, (rows, ...) per array; None before the first token."""
+        if len(self._slots) == 1 and self._slots[0].length == 0:
+            return None
+        found = [each.slab.states[layer].read(each.indices) for each in self._groups]
+        return found[0] if len(found) == 1 else [mx.concatenate([*same]) for same in zip(*found, strict=True)]
+
+    def keep_state(self, layer: int, state: Sequence[mx.array]) -> None:
+        """Store each row's state behind the new tokens. state: (rows, ...) per array."""
+        for group, part in self._parts():
+            group.slab.states[layer].write(group.indices, [array[part] for array in state])
+
     def advance(self, length: int) -> None:
         """Count `length` new tokens in every row, once all layers have stored them."""
         for slot in self._slots:
@@ -147,6 +160,7 @@ class OneRow:
 
     def __init__(self, slot: Slot) -> None:
         self.slab = slot.slab
+        self.indices = [slot.index]
         self._slot = slot
         self._seen: dict[int, tuple[int, Planes]] = {}
 
@@ -260,7 +274,7 @@ class ManyRows:
     def __init__(self, slots: Sequence[Slot]) -> None:
         self.size = len(slots)
         self.slab = slots[0].slab
-        self._indices = [slot.index for slot in slots]
+        self.indices = [slot.index for slot in slots]
         self._lengths = [slot.length for slot in slots]
         self._source_lengths = [slot.source_length for slot in slots]
         self._places: dict[int | None, mx.array] = {}
@@ -318,12 +332,12 @@ class ManyRows:
 
     @cached_property
     def _slots(self) -> mx.array:
-        return mx.array(self._indices)
+        return mx.array(self.indices)
 
     @cached_property
     def _whole(self) -> bool:
         """True when the rows are the slab's slots in order: nothing has to be brought from one to the other."""
-        return self._indices == list(range(self.slab.num_slots))
+        return self.indices == list(range(self.slab.num_slots))
 
     @cached_property
     def _row_of_slot(self) -> mx.array:
@@ -338,7 +352,7 @@ class ManyRows:
     def _spread(self, values: Sequence[int], missing: int = 1) -> list[int]:
         """One value per slot from one value per row."""
         spread = [missing] * self.slab.num_slots
-        for index, value in zip(self._indices, values, strict=True):
+        for index, value in zip(self.indices, values, strict=True):
             spread[index] = value
         return spread
 

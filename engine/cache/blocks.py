@@ -1,33 +1,16 @@
 """A run of tokens' keys and values in all layers, cut out of a slot and put into another. Knows no token ids."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
+from engine.cache.content import Content
 from engine.cache.layout import Planes
 from engine.cache.slots import Slot
 
 BLOCK_TOKENS = 64
 _JOINED_BLOCKS = 16  # put together at once: bounds the copy that exists beside blocks and slot
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """Some tokens' planes. Those of one shape are stacked: a model whose layers are alike has a single array.
-
-    stacks: (planes, heads, tokens, width) each
-    order: for every plane, layer by layer, the stack that holds it
-    """
-
-    stacks: tuple[mx.array, ...]
-    order: tuple[int, ...]
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes in memory."""
-        return sum(stack.nbytes for stack in self.stacks)
 
 
 def block_tokens(windows: Sequence[int | None]) -> int:
@@ -51,6 +34,9 @@ def cut(planes: Sequence[mx.array], kernels: Any = None) -> Content:
 
 def put(contents: Sequence[Content], counts: Sequence[int], slot: Slot) -> None:
     """Store the first `counts[i]` tokens of each in an empty slot, one after the other."""
+    if not slot.slab.layers:
+        slot.length = sum(counts)
+        return
     if contents and _are_uniform(slot, contents[0], sum(counts)):
         slot.slab.write_blocks(slot.index, [content.stacks[0] for content in contents], counts)
         slot.length = sum(counts)

@@ -13,16 +13,18 @@ class TokenBytes:
 
     full: layers that see everything; source: cross-attention, per source token
     windows: (window, bytes per token) of layers with a sliding window
+    state: layers that keep a state of fixed size, per sequence
     """
 
     full: int
     windows: tuple[tuple[int, int], ...] = ()
     source: int = 0
+    state: int = 0
 
     def slot_bytes(self, capacity: int, source_capacity: int = 0) -> int:
         """Bytes of one slot."""
         rings = sum(min(capacity, window) * size for window, size in self.windows)
-        return capacity * self.full + rings + source_capacity * self.source
+        return capacity * self.full + rings + source_capacity * self.source + self.state
 
 
 class Room:

@@ -12,6 +12,8 @@ import mlx.core as mx
 
 from engine.attention.attend_rows import Placing, Rotation, Scoring, attend_rows
 from engine.cache.layout import Dense, Layout, Planes
+from engine.cache.spec import CacheSpec
+from engine.cache.states import LayerState
 
 Heads = tuple[mx.array, mx.array, mx.array]  # queries, keys and values of new tokens
 
@@ -132,7 +134,7 @@ class Slab:
     """All layers' keys and values of some sequences, and in encoder-decoder models those of their sources.
 
     capacity: tokens per slot; source_capacity: the same of the source, 0 where there is none
-    windows: per layer the number of tokens it sees, or None for all
+    spec: the kinds of state that the layers keep
     kernels: the device's, or None
     """
 
@@ -141,26 +143,29 @@ class Slab:
         num_slots: int,
         capacity: int,
         source_capacity: int,
-        windows: Sequence[int | None],
+        spec: CacheSpec,
         layout: Layout,
         kernels: Any = None,
     ) -> None:
         self.num_slots = num_slots
         self.capacity = capacity
         self.source_capacity = source_capacity
+        self.spec = spec
         self.layout = layout
         self.kernels = kernels
+        self.states = [LayerState(num_slots) for _ in range(spec.num_states)]
         # Position biases, which only models with a source have here, are added by MLX's operations.
         reads_all = source_capacity > 0 or not isinstance(layout, Dense)
-        self.layers = [LayerSlab(num_slots, capacity, window, kernels, reads_all=reads_all) for window in windows]
+        self.layers = [LayerSlab(num_slots, capacity, window, kernels, reads_all=reads_all) for window in spec.windows]
         self.sources = (
-            [LayerSlab(num_slots, source_capacity, None, kernels) for _ in windows] if source_capacity else []
+            [LayerSlab(num_slots, source_capacity, None, kernels) for _ in spec.windows] if source_capacity else []
         )
 
     @property
     def arrays(self) -> list[mx.array]:
-        """All planes, for evaluation."""
-        return [plane for layer in (*self.layers, *self.sources) for plane in layer.planes]
+        """All planes and states, for evaluation."""
+        planes = [plane for layer in (*self.layers, *self.sources) for plane in layer.planes]
+        return planes + [array for state in self.states for array in state.arrays]
 
     def write_blocks(self, slot: int, blocks: Sequence[mx.array], counts: Sequence[int]) -> None:
         """Store the first `counts[i]` tokens of each block in an empty slot, with the kernels.
@@ -170,7 +175,7 @@ class Slab:
         per_layer = blocks[0].shape[0] // len(self.layers)
         for layer in self.layers:
             layer.make([blocks[0][:1]] * per_layer)
-        planes = self.arrays
+        planes = [plane for layer in self.layers for plane in layer.planes]
         for layer in self.layers:
             layer.planes = []
         written = self.kernels.write_blocks(planes, [*blocks], [*counts], slot, 0)
@@ -182,6 +187,8 @@ class Slab:
         self.num_slots = num_slots
         self.layers = [layer.with_room(num_slots, self.capacity) for layer in self.layers]
         self.sources = [layer.with_room(num_slots, self.source_capacity) for layer in self.sources]
+        for state in self.states:
+            state.add_slots(num_slots)
 
     def add_capacity(self, capacity: int) -> None:
         """Have room for this many tokens per slot."""
@@ -190,9 +197,10 @@ class Slab:
 
     def copied(self, slot: int, num_slots: int) -> "Slab":
         """A slab of its own in which every slot holds what this one's `slot` does."""
-        windows = [each.window for each in self.layers]
-        copy = Slab(num_slots, self.capacity, self.source_capacity, windows, self.layout, self.kernels)
+        copy = Slab(num_slots, self.capacity, self.source_capacity, self.spec, self.layout, self.kernels)
         chosen = mx.array([slot] * num_slots)
+        for our_state, their_state in zip(self.states, copy.states, strict=True):
+            their_state.arrays = [array[chosen] for array in our_state.arrays]
         for ours, theirs in zip((*self.layers, *self.sources), (*copy.layers, *copy.sources), strict=True):
             theirs.planes = [plane[chosen] for plane in ours.planes]
         return copy
@@ -205,6 +213,8 @@ class Slab:
         order = mx.array([*slots])
         for layer in self.layers:
             layer.with_slots(order)
+        for state in self.states:
+            state.with_slots(order)
 
     def move(self, slot: int, target: "Slab", target_slot: int, length: int) -> None:
         """Copy one sequence of `length` tokens into another slab."""
@@ -215,3 +225,6 @@ class Slab:
         for ours, theirs in zip(self.sources, target.sources, strict=True):
             if ours.planes:
                 theirs.write(target_slot, 0, ours.read(slot, 0, self.source_capacity))
+        for our_state, their_state in zip(self.states, target.states, strict=True):
+            if our_state.arrays and length:
+                their_state.write([target_slot], our_state.read([slot]))

@@ -5,9 +5,12 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.cache.content import Content
 from engine.cache.layout import Layout, Planes
 from engine.cache.room import Room, capacity_for
 from engine.cache.slab import Slab
+from engine.cache.spec import CacheSpec
+from engine.cache.states import pack_states, unpack_states
 
 
 class Slot:
@@ -28,6 +31,16 @@ class Slot:
         """Planes of tokens `start` to `end`, layer by layer, (1, heads, tokens, width); rings must still hold them."""
         return [plane for layer in self.slab.layers for plane in layer.tokens(self.index, start, end)]
 
+    def state(self) -> Content:
+        """A snapshot of the states behind the tokens stored so far; empty where layers keep none."""
+        return pack_states([state.read([self.index]) for state in self.slab.states])
+
+    def restore_state(self, snapshot: Content) -> None:
+        """Go on from a snapshot."""
+        states = unpack_states(snapshot, len(self.slab.states))
+        for own, arrays in zip(self.slab.states, states, strict=True):
+            own.write([self.index], arrays)
+
     def of(self, slab: Slab, index: int) -> "Slot":
         """The same state in a slot of another slab."""
         slot = Slot(slab, index, self.planned_length, self.source_length)
@@ -47,8 +60,8 @@ class SlotPool:
     kernels: the device's, or None
     """
 
-    def __init__(self, windows: Sequence[int | None], layout: Layout, room: Room, kernels: Any = None) -> None:
-        self._windows = windows
+    def __init__(self, spec: CacheSpec, layout: Layout, room: Room, kernels: Any = None) -> None:
+        self._spec = spec
         self._layout = layout
         self._room = room
         self._kernels = kernels
@@ -88,7 +101,7 @@ class SlotPool:
     def _take(self, key: tuple[int, int]) -> tuple[Slab, int]:
         if key not in self._slabs:
             num_slots = max(1, self._room.num_slots(*key))
-            self._slabs[key] = Slab(num_slots, *key, self._windows, self._layout, self._kernels)
+            self._slabs[key] = Slab(num_slots, *key, self._spec, self._layout, self._kernels)
             self._free[key] = list(range(num_slots))
         slab, free = self._slabs[key], self._free[key]
         if not free:
@@ -109,7 +122,7 @@ class SlotPool:
 
 
 def lone_slot(
-    windows: Sequence[int | None],
+    spec: CacheSpec,
     layout: Layout,
     planned_length: int,
     source_length: int = 0,
@@ -117,5 +130,5 @@ def lone_slot(
 ) -> Slot:
     """A slot in a slab of its own, large enough for all it may hold."""
     source_capacity = capacity_for(source_length) if source_length else 0
-    slab = Slab(1, capacity_for(planned_length), source_capacity, windows, layout, kernels)
+    slab = Slab(1, capacity_for(planned_length), source_capacity, spec, layout, kernels)
     return Slot(slab, 0, planned_length, source_length)

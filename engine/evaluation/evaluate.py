@@ -112,7 +112,7 @@ def check_vocabularies(first: LoadedDecoder, second: LoadedDecoder) -> None:
 def measure_writing(model: LoadedDecoder, prompt_ids: Sequence[int]) -> float:
     """Tokens per second of one sequence that is continued greedily."""
     prompt = list(prompt_ids[: max(1, len(prompt_ids) // 4)])
-    slot = lone_slot(model.model.windows, Dense(), len(prompt) + _WRITTEN_TOKENS + 1, kernels=model.device.native)
+    slot = lone_slot(model.model.cache, Dense(), len(prompt) + _WRITTEN_TOKENS + 1, kernels=model.device.native)
     token = _advance(model, mx.array([prompt]), slot)
     started = time.perf_counter()
     for _ in range(_WRITTEN_TOKENS):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 
 from engine.attention.rows import Rows
+from engine.cache.spec import CacheSpec
 from engine.layers.fused import add_branch
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import Architecture, Module
@@ -51,7 +52,8 @@ class CausalLM(Architecture):
     """A causal language model: ids to hidden states, hidden states to logits.
 
     tied: the head is the embedding's own matrix
-    windows: per layer the number of tokens it sees, or None for all
+    windows: per layer that keeps keys and values the number of tokens it sees, or None for all
+    num_states: layers that keep a state of fixed size
     embedding_scale, logit_scale: multiply token vectors and logits
     logit_softcap: logits become softcap * tanh(logits / softcap)
     """
@@ -65,6 +67,7 @@ class CausalLM(Architecture):
         *,
         tied: bool,
         windows: Sequence[int | None] | None = None,
+        num_states: int = 0,
         embedding_scale: float = 1.0,
         logit_scale: float = 1.0,
         logit_softcap: float | None = None,
@@ -75,6 +78,7 @@ class CausalLM(Architecture):
         self._logit_softcap = logit_softcap
         self._tied = tied
         self._windows: list[int | None] = [None] * len(layers) if windows is None else list(windows)
+        self._num_states = num_states
         if not tied:
             self.lm_head = Linear(hidden_size, vocab_size, bias=head_bias)
 
@@ -82,6 +86,11 @@ class CausalLM(Architecture):
     def windows(self) -> list[int | None]:
         """Per layer the number of tokens it sees, or None for all."""
         return self._windows
+
+    @property
+    def cache(self) -> CacheSpec:
+        """The kinds of state that the layers keep per sequence."""
+        return CacheSpec(self._windows, self._num_states)
 
     def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
         """ids: (rows, length) integers; returns (rows, length, hidden_size)."""

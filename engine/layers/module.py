@@ -5,6 +5,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.cache.spec import CacheSpec
 from engine.device import Device
 
 
@@ -50,6 +51,16 @@ class Module:
 
 class Architecture(Module):
     """Base of every architecture's `Model`: how the checkpoint's names and layouts become its own."""
+
+    @property
+    def windows(self) -> list[int | None]:
+        """Per layer that keeps keys and values the number of tokens it sees, or None for all."""
+        raise NotImplementedError
+
+    @property
+    def cache(self) -> CacheSpec:
+        """The kinds of state that the layers keep per sequence."""
+        return CacheSpec(self.windows)
 
     def rename(self, name: str) -> str | None:
         """Our dotted name of a checkpoint's tensor; None drops it."""

@@ -112,7 +112,7 @@ def direct_logprobs(path: Path, ids: list[int]) -> np.ndarray:
     """Of every token at every place, of one pass over all ids in this process: (ids, vocab_size)."""
     device = prepare_device("native", None)
     model = build_model(open_checkpoint(path), device, None)
-    rows = Rows([lone_slot(model.windows, Dense(), len(ids), kernels=device.native)])
+    rows = Rows([lone_slot(model.cache, Dense(), len(ids), kernels=device.native)])
     logits = np.array(model.logits(model(mx.array([ids]), rows)[0]).astype(mx.float32), np.float64)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 

@@ -40,7 +40,7 @@ def case(request):
 
 def new_slot(case) -> Slot:
     model, _, ids, _ = case
-    return lone_slot(model.windows, Dense(), len(ids))
+    return lone_slot(model.cache, Dense(), len(ids))
 
 
 def forward(model: CausalModel, ids: np.ndarray, slot: Slot) -> np.ndarray:
@@ -84,7 +84,7 @@ def test_token_by_token_agrees(case):
 
 def test_rows_of_different_lengths_decode_together_as_they_do_alone(case):
     model, _, ids, _ = case
-    pool = SlotPool(model.windows, Dense(), room := Room(TokenBytes(1)))
+    pool = SlotPool(model.cache, Dense(), room := Room(TokenBytes(1)))
     # The fourth row leaves a hole in the slab, and the last is in a slab of its own.
     lengths, sizes = [5, len(ids) - 4, 3, 17, 9], [256, 256, 256, 256, 512]
     slots = [pool.take(room.take(size), len(ids)) for size in sizes]

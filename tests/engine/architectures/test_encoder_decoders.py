@@ -45,7 +45,7 @@ def engine(path) -> Engine:
 
 def decode(path: Path, reference: dict[str, np.ndarray], sizes: list[int]) -> np.ndarray:
     model = build_model(open_checkpoint(path), prepare_device())
-    slot, start, logits = lone_slot(model.windows, Dense(), 64, len(reference["input_ids"])), 0, []
+    slot, start, logits = lone_slot(model.cache, Dense(), 64, len(reference["input_ids"])), 0, []
     slot.store_source(model.encode(mx.array(reference["input_ids"])[None]))
     for size in sizes:
         rows = Rows([slot])

@@ -184,7 +184,7 @@ def compute(folder: Path, inputs: dict[str, mx.array], device: Device) -> np.nda
         return read_texts(build_encoder(checkpoint, device), inputs)
     model = build_model(checkpoint, device)
     ids = inputs["decoder_input_ids" if isinstance(model, EncoderDecoder) else "input_ids"]
-    slot = lone_slot(model.windows, Dense(), ids.shape[1] + 1, inputs["input_ids"].shape[1])
+    slot = lone_slot(model.cache, Dense(), ids.shape[1] + 1, inputs["input_ids"].shape[1])
     if isinstance(model, EncoderDecoder):
         slot.store_source(model.encode(inputs["input_ids"]))
     rows = Rows([slot])

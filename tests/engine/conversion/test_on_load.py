@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
 def logits(path, device, bits=None):
     model = build_model(open_checkpoint(path), device, bits=bits)
     ids = mx.array([[3, 1, 4, 1, 5, 9, 2, 6]])
-    return np.array(model.logits(model(ids, Rows([lone_slot(model.windows, Dense(), 9)]))).astype(mx.float32))
+    return np.array(model.logits(model(ids, Rows([lone_slot(model.cache, Dense(), 9)]))).astype(mx.float32))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def loaded(readable):
 
 def log_probabilities(decoder: LoadedDecoder, ids: list[int]) -> np.ndarray:
     """Of each next token, computed token by token as the server does."""
-    slot, logits = lone_slot(decoder.model.windows, Dense(), len(ids)), []
+    slot, logits = lone_slot(decoder.model.cache, Dense(), len(ids)), []
     for token in ids[:-1]:
         rows = Rows([slot])
         hidden = decoder.model(mx.array([[token]]), rows)

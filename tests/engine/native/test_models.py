@@ -35,7 +35,7 @@ def model_with(path: Path, kernels):
 
 
 def logits(model, ids: list[int]) -> np.ndarray:
-    rows = Rows([lone_slot(model.windows, Dense(), len(ids))])
+    rows = Rows([lone_slot(model.cache, Dense(), len(ids))])
     return np.array(model.logits(model(mx.array(ids)[None], rows))[0])
 
 

@@ -1,0 +1,16 @@
+"""The kinds of state that a model's layers keep per sequence. Knows numbers alone: imports no mlx."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSpec:
+    """The state that a sequence has in a model.
+
+    windows: per layer that keeps keys and values the number of tokens it sees, or None for all
+    num_states: layers that keep a state of fixed size
+    """
+
+    windows: Sequence[int | None]
+    num_states: int = 0
