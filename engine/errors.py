@@ -11,8 +11,11 @@ EngineError
 │   ├── GrammarInvalid           a schema, pattern or grammar that cannot be followed
 │   ├── MemoryExceeded           not even an idle engine has room for the request's keys and values
 │   └── TemplateFailed           the chat template refused the messages
+├── ChoiceInvalid                an option does not fit this model, or does not go together with another
 ├── KernelsUnavailable           the native kernels cannot be built or loaded; never fatal
 ├── NotFinite                    a model's output is no number: its weights or its input are at fault
+├── ConversionError              a model folder cannot be written: see engine.conversion.errors
+├── CompressionError             a model cannot be measured, pruned or taught: see engine.evaluation.errors
 └── StepFailed                   a step raised; the rows in it are lost, the engine goes on
 """
 
@@ -104,6 +107,14 @@ class TemplateFailed(RequestError):
 
     def __init__(self, message: str) -> None:
         super().__init__("messages", message)
+
+
+class ChoiceInvalid(EngineError):
+    """An option does not fit this model, or does not go together with another. `option` names it."""
+
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(f"{option}: {reason}")
+        self.option = option
 
 
 class NotFinite(EngineError):

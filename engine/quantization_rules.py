@@ -15,7 +15,7 @@ from typing import Literal
 
 from engine.checkpoint.mlx_quantization import choices_of
 from engine.checkpoint.tensors import Quantization, QuantizationMode
-from engine.conversion.errors import ChoiceInvalid
+from engine.errors import ChoiceInvalid
 from engine.layers.linear import Embedding, Weight
 
 Role = Literal["linear", "vocabulary", "kept"]

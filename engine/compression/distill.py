@@ -15,9 +15,10 @@ from engine.compression.student import Scratch, Student, make_student, open_stud
 from engine.compression.trainer import Trainer
 from engine.compression.training_settings import TrainingSettings
 from engine.compression.training_state import TrainingFolder, TrainingState, open_training_folder
-from engine.conversion.errors import ChoiceInvalid, OutputExists
+from engine.conversion.errors import OutputExists
 from engine.conversion.new_folder import require_space
 from engine.device import Device
+from engine.errors import ChoiceInvalid
 from engine.evaluation.errors import MemoryTooSmall, TextUnusable, TrainingStopped
 from engine.evaluation.evaluate import check_vocabularies
 from engine.evaluation.progress import Progress, Report, Stop, never, unheard
@@ -65,7 +66,7 @@ def distill(
     work_folder: where steps are saved, hidden, on the target's disk; a run that finds some there goes on from the last
     dtype: of the written weights; None takes the student's or the teacher's own float type, float16 for packed ones
     name: of the new model, for messages; the target's own otherwise
-    Raises CheckpointError, ConversionError and CompressionError; TrainingStopped after `stop`.
+    Raises CheckpointError, ChoiceInvalid, ConversionError and CompressionError; TrainingStopped after `stop`.
     """
     if os.path.lexists(target):
         raise OutputExists(name or target.name)

@@ -20,14 +20,14 @@ from engine.compression.importance import measure_energy, most_important, requir
 from engine.compression.influence import measure_influence
 from engine.compression.pruned_config import pruned_config
 from engine.compression.stack import layers_of
-from engine.conversion.errors import ChoiceInvalid, OutputExists
+from engine.conversion.errors import OutputExists
 from engine.conversion.folder_writer import TensorSpec, writing
 from engine.conversion.packing import packed_specs, unpack
 from engine.conversion.plan import Matrix, Plan
 from engine.conversion.rewrite import files_of, new_config
 from engine.conversion.tensor_reader import TensorReader
 from engine.device import Device
-from engine.errors import CheckpointUnsupported
+from engine.errors import CheckpointUnsupported, ChoiceInvalid
 from engine.evaluation.errors import ModelUnfit
 from engine.evaluation.progress import Progress, Report, unheard
 from engine.evaluation.texts import Text, cut_windows
@@ -77,7 +77,7 @@ def prune(
 ) -> Pruned:
     """Write a smaller copy of the model at `source` to the folder `target`.
 
-    Raises CheckpointError, ConversionError and CompressionError.
+    Raises CheckpointError, ChoiceInvalid, ConversionError and CompressionError.
     """
     if os.path.lexists(target):
         raise OutputExists(target.name)

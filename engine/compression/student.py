@@ -12,12 +12,12 @@ import mlx.core as mx
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.compression.cuts import Cut
 from engine.compression.pruned_config import pruned_config
-from engine.conversion.errors import ChoiceInvalid
 from engine.conversion.folder_writer import write_folder
 from engine.conversion.plan import FLOATS, Plan
 from engine.conversion.rewrite import files_of, new_config
 from engine.conversion.tensor_reader import TensorReader
 from engine.device import Device
+from engine.errors import ChoiceInvalid
 from engine.evaluation.decoder import LoadedDecoder, load_decoder
 from engine.evaluation.errors import ModelUnfit
 from engine.evaluation.progress import Progress, Report

@@ -1,7 +1,6 @@
 """What can go wrong while a model folder is written, as classes that carry numbers.
 
 ConversionError (an EngineError)
-├── ChoiceInvalid      what was asked for does not fit this model
 ├── OutputExists       something lies where the new model would
 ├── OutputBusy         another process is writing to the same place
 ├── OutputFull         the disk has no room
@@ -13,14 +12,6 @@ from engine.errors import EngineError
 
 class ConversionError(EngineError):
     """Base of what a conversion raises on purpose, besides the CheckpointErrors of its source."""
-
-
-class ChoiceInvalid(ConversionError):
-    """What was asked for does not fit this model, or does not go together. `option` names it."""
-
-    def __init__(self, option: str, reason: str) -> None:
-        super().__init__(f"{option}: {reason}")
-        self.option = option
 
 
 class OutputExists(ConversionError):

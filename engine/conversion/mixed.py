@@ -10,13 +10,13 @@ import mlx.core as mx
 
 from engine.checkpoint.tensors import Quantization
 from engine.conversion.budget import Candidate, allocate, smallest_bytes
-from engine.conversion.errors import ChoiceInvalid
 from engine.conversion.folder_writer import TensorSpec
 from engine.conversion.packing import num_packed_bytes
 from engine.conversion.plan import FLOATS, Matrix, Plan
 from engine.conversion.quantize import decided, dtype_of, open_plan
 from engine.conversion.rewrite import ConversionProgress, Report, Written, rewrite
 from engine.conversion.sensitivity import Sensitivity, expected_loss
+from engine.errors import ChoiceInvalid
 from engine.evaluation.decoder import load_decoder
 from engine.evaluation.texts import Text, cut_windows, read_text
 from engine.quantization_rules import Packing, allowed, uniform
@@ -44,7 +44,7 @@ def quantize_mixed(
 
     target_bytes: None is the size that 4 bits for all would have
     text: to measure with; None takes the sample that comes with Bramley
-    Raises CheckpointError, ConversionError, and CompressionError where the model does not write text by itself.
+    Raises CheckpointError, ChoiceInvalid and ConversionError; CompressionError where the model has no decoder alone.
     """
     wanted = dtype_of(dtype)
     plan = open_plan(source)

@@ -8,11 +8,11 @@ import mlx.core as mx
 
 from engine.checkpoint.checkpoint import open_checkpoint, open_foreign
 from engine.checkpoint.tensors import Quantization
-from engine.conversion.errors import ChoiceInvalid
 from engine.conversion.gptq import METHODS, ForeignReader
 from engine.conversion.plan import Matrix, Plan
 from engine.conversion.rewrite import Report, Written, rewrite
 from engine.conversion.tensor_reader import TensorReader
+from engine.errors import ChoiceInvalid
 from engine.quantization_rules import Packing, Rule, fixed_mixture, stays_packed, uniform
 
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
@@ -31,7 +31,7 @@ def quantize(
 
     recipe: one of mlx-lm's mixtures by name, in packing's group size; None packs alike what may be packed
     dtype: of scales and of what stays dense: "float16", "bfloat16" or "float32"; None leaves the checkpoint's
-    Raises CheckpointError and ConversionError.
+    Raises CheckpointError, ChoiceInvalid and ConversionError.
     """
     how = packing.quantization()
     plan = open_plan(source)

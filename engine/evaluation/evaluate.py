@@ -13,7 +13,7 @@ from engine.attention.rows import Rows
 from engine.cache.layout import Dense
 from engine.cache.slots import Slot, lone_slot
 from engine.checkpoint.checkpoint import Checkpoint
-from engine.conversion.errors import ChoiceInvalid
+from engine.errors import ChoiceInvalid
 from engine.evaluation.errors import ModelsDiffer, OutputNotFinite
 from engine.evaluation.progress import Progress, Report, Stop, never, unheard
 from engine.evaluation.scoring import Tally, score_windows

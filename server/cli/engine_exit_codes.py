@@ -1,7 +1,7 @@
 """Which exit code an error of the engine ends a command with: one table."""
 
-from engine.conversion.errors import ChoiceInvalid, OutputBusy, OutputExists, OutputFull
-from engine.errors import CheckpointCorrupt, CheckpointUnsupported, EngineError, ParameterInvalid
+from engine.conversion.errors import OutputBusy, OutputExists, OutputFull
+from engine.errors import CheckpointCorrupt, CheckpointUnsupported, ChoiceInvalid, EngineError, ParameterInvalid
 from engine.evaluation.errors import TextUnusable, TrainingDiffers, TrainingStopped
 from server.exit_codes import BUSY, CORRUPT, DISK_FULL, FAILURE, INTERRUPTED, UNSUPPORTED, USAGE
 

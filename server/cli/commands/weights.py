@@ -52,8 +52,8 @@ def quantize(
     least 6 bits, and so does what has columns that the group size does not divide. What is packed in as few bits
     already is taken over.
     """
-    from engine.conversion.errors import ChoiceInvalid
     from engine.conversion.quantize import quantize as quantize_model
+    from engine.errors import ChoiceInvalid
     from engine.quantization_rules import Packing
     from server.cli.jobs.making import make
 
@@ -85,8 +85,8 @@ def _quantize_mixed(
     dtype: str | None,
     models_dir: Path | None,
 ) -> None:
-    from engine.conversion.errors import ChoiceInvalid
     from engine.conversion.mixed import quantize_mixed
+    from engine.errors import ChoiceInvalid
     from engine.evaluation.texts import read_text
     from server.cli.jobs.making import bytes_of_size, make
 

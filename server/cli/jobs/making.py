@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.conversion.errors import ChoiceInvalid
 from engine.conversion.rewrite import ConversionProgress, Report, Written
+from engine.errors import ChoiceInvalid
 from engine.evaluation.progress import Progress
 from server.cli.find import store_of
 from server.cli.jobs.new_model import name_after, new_model, source_of

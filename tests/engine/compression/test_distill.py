@@ -21,10 +21,10 @@ from engine.compression.losses import distillation_loss
 from engine.compression.prune import PruningSettings, prune
 from engine.compression.student import Scratch, open_student
 from engine.compression.training_settings import TrainingSettings
-from engine.conversion.errors import ChoiceInvalid, OutputBusy, OutputExists
+from engine.conversion.errors import OutputBusy, OutputExists
 from engine.device import Device, prepare_device
 from engine.engine import Engine
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, ChoiceInvalid
 from engine.evaluation.decoder import load_decoder
 from engine.evaluation.errors import ModelsDiffer, TextUnusable, TrainingDiffers, TrainingDiverged, TrainingStopped
 from engine.evaluation.evaluate import EvaluationSettings, evaluate

@@ -18,8 +18,9 @@ from engine.checkpoint.checkpoint import open_checkpoint
 from engine.checkpoint.load import load_tensors
 from engine.compression.prune import PruningSettings, prune
 from engine.compression.stack import layers_of
-from engine.conversion.errors import ChoiceInvalid, OutputExists
+from engine.conversion.errors import OutputExists
 from engine.device import prepare_device
+from engine.errors import ChoiceInvalid
 from engine.evaluation.errors import ModelUnfit
 
 ROOT = Path(__file__).parents[3]

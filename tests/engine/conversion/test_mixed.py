@@ -12,11 +12,11 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.conversion.budget import Candidate, allocate, smallest_bytes
-from engine.conversion.errors import ChoiceInvalid
 from engine.conversion.folder_writer import write_folder
 from engine.conversion.mixed import quantize_mixed
 from engine.conversion.quantize import quantize
 from engine.device import prepare_device
+from engine.errors import ChoiceInvalid
 from engine.evaluation.decoder import load_decoder
 from engine.evaluation.evaluate import EvaluationSettings, evaluate
 from engine.evaluation.texts import Text

@@ -11,8 +11,8 @@ import pytest
 from engine.attention.rows import Rows
 from engine.cache.layout import Dense
 from engine.cache.slots import lone_slot
-from engine.conversion.errors import ChoiceInvalid
 from engine.device import prepare_device
+from engine.errors import ChoiceInvalid
 from engine.evaluation.decoder import LoadedDecoder, load_decoder
 from engine.evaluation.errors import ModelsDiffer, ModelUnfit, OutputNotFinite, TextUnusable
 from engine.evaluation.evaluate import EvaluationSettings, evaluate
