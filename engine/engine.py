@@ -23,7 +23,6 @@ from engine.footprint import measure
 from engine.launched import Launched, ScoredPrompt
 from engine.layers.module import EncoderDecoder
 from engine.model import Progress, build_model
-from engine.pace import Pace
 from engine.requests import FinishReason, GenerationRequest, PrefixNote, SampledToken, StepOutput, TokenIds
 from engine.runner import Runner
 from engine.sampling.grammar import GrammarCompiler, GrammarRow
@@ -31,6 +30,7 @@ from engine.sampling.params import Grammar, SamplingParams
 from engine.scheduler import Scheduler, Step
 from engine.sequence import Sequence
 from engine.settings import EngineSettings, EngineStats
+from engine.step_time import StepTime
 from engine.text.load import load_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -68,10 +68,10 @@ class Engine:
         points = SnapshotPoints(ends, interval_for(token_bytes))
         self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, ends, points, starts, device.native)
         self._grammars = GrammarCompiler(lambda: load_tokenizer(checkpoint), self.info.vocab_size, ends)
-        self._pace = Pace(settings.max_gap_ms / 1000, settings.prefill_chunk_tokens)
+        self._step_time = StepTime(settings.max_gap_ms / 1000, settings.prefill_chunk_tokens)
         self._scheduler = Scheduler(
             settings.max_rows,
-            self._pace,
+            self._step_time,
             self._room,
             self._begin,
             self._runner.pause,
@@ -113,9 +113,9 @@ class Engine:
         if sequence is not None:
             self._finish([sequence])
 
-    def num_stored(self, tokens: TokenIds) -> int:
-        """Tokens of a prompt that would be found among those of earlier sequences; changes nothing."""
-        return self._prefixes.num_stored(tokens, len(tokens) - 1)
+    def cached_tokens(self, tokens: TokenIds) -> int:
+        """Tokens of a prompt that the prefix cache has; changes nothing."""
+        return self._prefixes.cached_tokens(tokens, len(tokens) - 1)
 
     @property
     def has_work(self) -> bool:
@@ -143,7 +143,7 @@ class Engine:
             prefix_bytes=self._prefixes.num_bytes,
             prefix_blocks=self._prefixes.num_blocks,
             queried_tokens=self._runner.queried_tokens,
-            found_tokens=self._runner.found_tokens,
+            cached_tokens=self._runner.cached_tokens,
             num_preemptions=self._scheduler.num_preemptions,
             num_damaged=self._prefixes.num_damaged,
         )
@@ -210,7 +210,7 @@ class Engine:
         """Learn what the step took. Steps follow one another without a pause as long as there is work."""
         now = monotonic()
         if self._busy:
-            self._pace.observe(len(step.decode), step.num_read, now - self._read_at)
+            self._step_time.observe(len(step.decode), step.num_prefilled, now - self._read_at)
         self._read_at, self._busy = now, self.has_work
 
     def _outputs(self, sequence: Sequence, tokens: tuple[SampledToken, ...]) -> list[StepOutput]:
@@ -251,22 +251,22 @@ class Engine:
         return _first_output(replace(output, finish_reason="length"), sequence)
 
     def _begin(self, sequence: Sequence) -> int:
-        """Have the runner begin a sequence; the first time, note when that was and how far its prompt is stored."""
+        """Have the runner begin a sequence; the first time, note when that was and how much of its prompt is cached."""
         again, now, is_scored = sequence.begun_at is not None, monotonic(), sequence.to_score
-        found = self._runner.begin(sequence)
+        cached = self._runner.begin(sequence)
         if not again:
-            sequence.begun_at, sequence.prefix = now, self._prefix_note(sequence.tokens, found, is_scored=is_scored)
-        return found
+            sequence.begun_at, sequence.prefix = now, self._prefix_note(sequence.tokens, cached, is_scored=is_scored)
+        return cached
 
-    def _prefix_note(self, tokens: list[int], found: int, *, is_scored: bool) -> PrefixNote | None:
+    def _prefix_note(self, tokens: list[int], cached: int, *, is_scored: bool) -> PrefixNote | None:
         if self.info.kind == "encoder-decoder" or not self._prefixes.limit_bytes:
             return None
         most = len(tokens) - 1
-        if found >= most or is_scored:
-            return PrefixNote(found)
+        if cached >= most or is_scored:
+            return PrefixNote(cached)
         match = self._prefixes.find(tokens, most)
-        stored_token = match.stored_token if match.num_tokens == found else None
-        return PrefixNote(found, stored_token, tokens[found])
+        stored_token = match.stored_token if match.num_tokens == cached else None
+        return PrefixNote(cached, stored_token, tokens[cached])
 
     def _finish_reason(self, sequence: Sequence, token: SampledToken) -> FinishReason | None:
         sequence.outputs.append(token.token_id)
@@ -291,4 +291,4 @@ class Engine:
 
 def _first_output(output: StepOutput, sequence: Sequence) -> StepOutput:
     queued_seconds = 0.0 if sequence.begun_at is None else sequence.begun_at - sequence.arrival
-    return replace(output, cached_tokens=sequence.restored, queued_seconds=queued_seconds, prefix=sequence.prefix)
+    return replace(output, cached_tokens=sequence.cached_tokens, queued_seconds=queued_seconds, prefix=sequence.prefix)

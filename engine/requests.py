@@ -1,4 +1,4 @@
-"""The values that enter and leave the engine: a request, and what a step made of it. Imports no mlx."""
+"""The values that enter and leave the engine: a request, and the tokens that a step made of it. Imports no mlx."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class GenerationRequest:
 
     request_id: unique among the engine's live requests
     prompt_ids: token ids, used as given; at least one
-    priority: who comes first when not all can be served; lower before higher
+    priority: requests of lower numbers are served first
     prompt_logprobs: k reports every prompt token but the first as a SampledToken with the k most likely in its place;
-        all of the prompt is computed then, whatever is stored of it, and max_tokens may be 0; None is off
+        all of the prompt is computed then, whatever the prefix cache has of it, and max_tokens may be 0; None is off
     """
 
     request_id: str
@@ -43,21 +43,21 @@ class SampledToken:
 
 @dataclass(frozen=True, slots=True)
 class PrefixNote:
-    """Where a prompt goes another way than what is stored of earlier sequences.
+    """Where a prompt differs from the earlier sequences in the prefix cache.
 
-    found_tokens: of the prompt, from its beginning on
-    stored_token: what is stored after them instead; None when nothing is
-    asked_token: what the prompt has there; None when all that could be found was found
+    cached_tokens: tokens of the prompt that the prefix cache had, from the beginning on
+    stored_token: the next token in the prefix cache; None when there is none
+    asked_token: the next token of the prompt; None when the cache had all that it could have
     """
 
-    found_tokens: int
+    cached_tokens: int
     stored_token: int | None = None
     asked_token: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What one step made of one request. The last output of a request has finish_reason or error set.
+    """The result of one step for one request. The last output of a request has finish_reason or error set.
 
     finish_reason: "stop" after an end token (which is reported as the last token), "length" at max_tokens
     cached_tokens: prompt tokens that were not computed again; set on the first output

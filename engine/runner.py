@@ -59,7 +59,7 @@ class _Work:
 class Runner:
     """Runs steps of one model.
 
-    queried_tokens, found_tokens: looked up in the prefix store, and found there
+    queried_tokens, cached_tokens: tokens that were looked up in the prefix cache, and that were there
     slots, prefixes: where keys and values live, and where they outlive their sequences
     end_ids: the model's own end tokens, which ignore_eos and min_tokens concern
     snapshot_points: where prompts are cut so that the state behind them can be kept
@@ -91,7 +91,7 @@ class Runner:
         self._grammars: dict[Sequence, GrammarRow] = {}
         self._computed: list[Block[Content]] = []
         self.queried_tokens = 0
-        self.found_tokens = 0
+        self.cached_tokens = 0
 
     def follow(self, sequence: Sequence, grammar: GrammarRow) -> None:
         """Have a sequence that has not begun follow a grammar."""
@@ -106,7 +106,7 @@ class Runner:
         return row.sampler.grammar.error
 
     def begin(self, sequence: Sequence) -> int:
-        """Give a sequence its slot, and what earlier ones left of its tokens. Returns how many tokens that are."""
+        """Give a sequence its slot, and what the prefix cache has of its tokens. Returns the cached tokens."""
         row = self._running.get(sequence) or self._new_running(sequence)
         self._running[sequence] = row
         assert isinstance(row, RunningSequence)  # beams are never begun again
@@ -123,7 +123,7 @@ class Runner:
         if self._prefixes.needs_state:
             sequence.snapshots = self._snapshot_points.within(tokens, match.num_tokens, match.reach)
         self.queried_tokens += len(tokens)
-        self.found_tokens += match.num_tokens
+        self.cached_tokens += match.num_tokens
         return match.num_tokens
 
     def pause(self, sequence: Sequence) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from engine.cache.room import Room, capacity_for
-from engine.pace import Pace
 from engine.requests import GenerationRequest
 from engine.sequence import Sequence
+from engine.step_time import StepTime
 
 _HEADROOM_TOKENS = 256  # of the answer, that a slot has room for from the start
 
@@ -16,7 +16,7 @@ class Step:
     """The work of one step.
 
     decode: sequences that get one more token
-    prefill: sequences whose prompts are read on, and how many tokens of each
+    prefill: sequences whose prompts are prefilled, and the number of tokens of each
     """
 
     decode: tuple[Sequence, ...] = ()
@@ -28,23 +28,23 @@ class Step:
         return (*self.decode, *(sequence for sequence, _ in self.prefill))
 
     @property
-    def num_read(self) -> int:
-        """Prompt tokens."""
+    def num_prefilled(self) -> int:
+        """Prompt tokens of this step."""
         return sum(chunk for _, chunk in self.prefill)
 
 
 @dataclass(slots=True)
 class Scheduler:
-    """At most `max_rows` sequences run, as many as have room; their prompts are read at the pace that streams allow.
+    """Run at most `max_rows` sequences, as memory allows; prefill their prompts in chunks that keep streams running.
 
     endless_tokens: sequences that grow longer go on without their oldest tokens; None skips nothing
-    has_source: an encoder reads the prompt, at once; the decoder's own tokens are apart from it
-    begin: called when a sequence is first worked on; returns how many of its tokens are already there
+    has_source: an encoder takes the whole prompt at once; the decoder's own tokens are apart from it
+    begin: called when a sequence is first worked on; returns the number of its tokens that are cached
     pause: called when a sequence has to give its slot back; it is begun again later
     """
 
     max_rows: int
-    pace: Pace
+    step_time: StepTime
     room: Room
     begin: Callable[[Sequence], int] = lambda _: 0
     pause: Callable[[Sequence], None] = lambda _: None
@@ -67,7 +67,7 @@ class Scheduler:
                 queue.remove(sequence)
 
     def preempt(self, sequence: Sequence) -> None:
-        """Take a running sequence's slot; it waits, and what it had is read again."""
+        """Take a running sequence's slot; it waits, and its tokens are prefilled again."""
         self._stop(sequence)
         self.num_preemptions += 1
 
@@ -79,8 +79,8 @@ class Scheduler:
     def next_step(self, now: float) -> Step:
         """Admit what fits, and choose. Counts the chosen work as done. now: seconds on the engine's clock."""
         self._admit(now)
-        writing = [each for each in self._running if each.forced or (not each.prompt_left and not each.complete)]
-        decode = [each for each in self._with_room(writing, now) if not each.prompt_left]
+        decoding = [each for each in self._running if each.forced or (not each.prompt_left and not each.complete)]
+        decode = [each for each in self._with_room(decoding, now) if not each.prompt_left]
         prefill = self._prefill(len(decode), now)
         for sequence in decode:
             sequence.sampled += 1
@@ -114,7 +114,7 @@ class Scheduler:
         return copies * self.room.needed_bytes(*self.longest(request))
 
     def _admit(self, now: float) -> None:
-        # A paused sequence's last token may not be read yet: what it has to read again is not known before.
+        # A paused sequence's last token may be on its way: the tokens to prefill again are not known before.
         ready = [each for each in self._waiting if each.sampled == len(each.outputs) or each.searched]
         for sequence in sorted(ready, key=lambda each: each.score(now)):
             if self.endless_tokens is not None and sequence.num_tokens >= self.endless_tokens:
@@ -123,7 +123,7 @@ class Scheduler:
                 return
             self._waiting.remove(sequence)
             self._running.append(sequence)
-            sequence.to_read = sequence.num_tokens
+            sequence.to_prefill = sequence.num_tokens
 
     def _take(self, sequence: Sequence) -> bool:
         """Reserve a slot with room for the start; the whole of it for beams, which are never paused."""
@@ -181,13 +181,15 @@ class Scheduler:
         return before + sequence.sampled
 
     def _prefill(self, num_decoded: int, now: float) -> list[tuple[Sequence, int]]:
-        reading = sorted((each for each in self._running if each.prompt_left), key=lambda each: each.score(now))
-        reading.sort(key=lambda each: not each.forced)  # these write already, and nobody's long prompt holds them up
-        begun = [each for each in reading if each.begun]
-        budget = self.pace.budget(num_decoded) if reading else 0
+        unfinished = sorted((each for each in self._running if each.prompt_left), key=lambda each: each.score(now))
+        unfinished.sort(
+            key=lambda each: not each.forced
+        )  # these decode already, and nobody's long prompt holds them up
+        begun = [each for each in unfinished if each.begun]
+        budget = self.step_time.budget(num_decoded) if unfinished else 0
         pieces: list[tuple[Sequence, int]] = []
-        for sequence in reading:
-            # What another sequence is reading need not be read twice: it will be found when that one is done.
+        for sequence in unfinished:
+            # A prefix that another sequence is prefilling is computed once: the cache has it when that one is done.
             waits = not sequence.begun and not sequence.to_score and any(map(sequence.begins_like, begun))
             if budget <= 0 or waits:
                 continue
@@ -206,4 +208,4 @@ class Scheduler:
         if not sequence.begun:
             sequence.begun = True
             sequence.prefilled = self.begin(sequence)
-            sequence.restored = sequence.restored or sequence.prefilled
+            sequence.cached_tokens = sequence.cached_tokens or sequence.prefilled

@@ -17,27 +17,27 @@ class Sequence:
     arrival: seconds on the engine's clock
     planned: tokens that it may come to hold
     outputs: tokens read and reported
-    to_read: tokens whose keys and values must be stored before the next one can be sampled: the prompt, and after a
+    to_prefill: tokens whose keys and values must be stored before the next one can be sampled: the prompt, and after a
         pause what was written so far
-    prefilled: how many of these are; set when the step is launched
+    prefilled: tokens of to_prefill that are launched
     sampled: tokens launched for sampling, read or not
     scored: prompt tokens that are launched for scoring, or need no score, like the first
     served: prompt tokens computed for it
     held: capacities of the slot it holds, or None
     begun_at: seconds on the engine's clock when it was first worked on; set by the engine
-    restored: prompt tokens that were found instead of computed
-    prefix: where the prompt and what was found part; set by the engine
+    cached_tokens: prompt tokens that came from the prefix cache instead of being computed
+    prefix: where the prompt and the prefix cache differ; set by the engine
     skipped: tokens left out after the first few, in an endless sequence
-    forced: the tokens to be read are the newest of its answer, which were not sampled
+    forced: the tokens to be prefilled are the newest of the answer, which were not sampled
     snapshots: lengths at which its state is kept, so that a piece of its prompt ends there; set by the runner
-    finished: nothing of it is wanted any more
+    finished: nobody waits for its tokens any more
     """
 
     request: GenerationRequest
     arrival: float = 0.0
     planned: int = 0
     outputs: list[int] = field(default_factory=list)
-    to_read: int = 0
+    to_prefill: int = 0
     prefilled: int = 0
     sampled: int = 0
     scored: int = 1
@@ -45,7 +45,7 @@ class Sequence:
     held: tuple[int, int] | None = None
     begun: bool = False
     begun_at: float | None = None
-    restored: int = 0
+    cached_tokens: int = 0
     prefix: PrefixNote | None = None
     skipped: int = 0
     forced: bool = False
@@ -53,22 +53,22 @@ class Sequence:
     finished: bool = False
 
     def __post_init__(self) -> None:
-        self.to_read = len(self.request.prompt_ids)
+        self.to_prefill = len(self.request.prompt_ids)
 
     def force(self, count: int) -> None:
-        """Count the newest so many outputs as given without a step; their keys and values are still to be computed."""
+        """Count the newest outputs as given without a step; their keys and values are still to be computed."""
         self.sampled = len(self.outputs)
         if self.held is not None:
-            self.to_read, self.prefilled, self.forced = self.num_tokens, self.num_tokens - count, True
+            self.to_prefill, self.prefilled, self.forced = self.num_tokens, self.num_tokens - count, True
 
     @property
     def prompt_left(self) -> int:
-        """Tokens that still have to be read before it decodes."""
-        return self.to_read - self.prefilled
+        """Tokens that still have to be prefilled before the sequence decodes."""
+        return self.to_prefill - self.prefilled
 
     def piece(self, budget: int) -> int:
         """The number of tokens to prefill next: at most `budget`, and none beyond the next snapshot."""
-        stop = next((length for length in self.snapshots if length > self.prefilled), self.to_read)
+        stop = next((length for length in self.snapshots if length > self.prefilled), self.to_prefill)
         return min(self.prompt_left, budget, stop - self.prefilled)
 
     @property
@@ -78,24 +78,24 @@ class Sequence:
 
     @property
     def to_score(self) -> bool:
-        """True while the prompt has to be computed token by token, whatever is stored of it."""
+        """True while all of the prompt has to be computed, whatever the prefix cache has of it."""
         return self.request.prompt_logprobs is not None and self.scored < len(self.request.prompt_ids)
 
     @property
     def tokens(self) -> list[int]:
-        """Prompt and answer so far, without what is skipped."""
+        """Prompt and answer so far, without the skipped tokens."""
         tokens = [*self.request.prompt_ids, *self.outputs]
         return tokens[:_SINK_TOKENS] + tokens[_SINK_TOKENS + self.skipped :] if self.skipped else tokens
 
     @property
     def num_tokens(self) -> int:
-        """How many these are."""
+        """The number of `tokens`."""
         return len(self.request.prompt_ids) + len(self.outputs) - self.skipped
 
     def shorten(self, limit: int) -> None:
         """Skip the oldest tokens after the first few, which attention leans on, so that half of `limit` is free.
 
-        The rest is read again at new positions (Xiao et al. 2023, arXiv:2309.17453, whose cache is shifted instead).
+        The rest is prefilled again at new positions (Xiao et al. 2023, arXiv:2309.17453, shift the cache instead).
         """
         self.skipped += max(0, self.num_tokens - limit // 2)
 
@@ -110,6 +110,6 @@ class Sequence:
         return len(ours) >= _SHARED_TOKENS and ours[:_SHARED_TOKENS] == theirs[:_SHARED_TOKENS]
 
     def score(self, now: float) -> float:
-        """Who is served next: the lowest. Least served first, older before younger, as priority says."""
+        """The sequence with the lowest score is served next: least served first, older before younger, by priority."""
         priority = self.request.priority * _PRIORITY_TOKENS
         return self.served + priority - (now - self.arrival) * _AGEING_TOKENS_PER_SECOND

@@ -90,7 +90,7 @@ class EngineStats:
 
     kv_bytes, kv_limit_bytes: of running sequences, now and at most
     prefix_bytes, prefix_blocks: kept for sequences to come
-    queried_tokens, found_tokens: prompt tokens that were looked up in the prefix store, and that were there
+    queried_tokens, cached_tokens: prompt tokens that were looked up in the prefix cache, and that were there
     num_preemptions: how often a sequence gave its slot back before its end
     num_damaged: files of the prefix store that were refused
     """
@@ -102,6 +102,6 @@ class EngineStats:
     prefix_bytes: int = 0
     prefix_blocks: int = 0
     queried_tokens: int = 0
-    found_tokens: int = 0
+    cached_tokens: int = 0
     num_preemptions: int = 0
     num_damaged: int = 0

@@ -158,7 +158,7 @@ class PrefixStore(Generic[SizedT]):
         self._evict()
         return Match(contents, tuple(shared for _, shared in found), differing, reach=start)
 
-    def num_stored(self, tokens: Sequence[int], most: int) -> int:
+    def cached_tokens(self, tokens: Sequence[int], most: int) -> int:
         """The length of the match that `find` would return. Reads nothing, and is no use of what is stored."""
         if not self.needs_state:
             return self._num_covered(tokens, most)

@@ -24,8 +24,8 @@ from engine.embedding.reader import Reader, build_reader
 from engine.embedding.sentence_settings import MODULES_FILE, SentenceSettings, read_sentence_settings
 from engine.errors import CheckpointUnsupported, ContextLengthExceeded, NotFinite, ParameterInvalid
 from engine.model import Progress
-from engine.pace import Pace
 from engine.settings import EngineStats, Kernels, ModelInfo
+from engine.step_time import StepTime
 
 _log = logging.getLogger(__name__)
 _BATCH_FAILED = "The engine failed while reading this input."
@@ -76,7 +76,8 @@ class Embedder:
         self.info = _describe(checkpoint, self._reader, self._pooling, self._limits(settings), device)
         self._before_batch = settings.before_batch
         self._queue = InputQueue()
-        self._pace = Pace(max_gap_seconds=0.0, chunk_tokens=settings.max_batch_tokens)  # no stream has a gap here
+        # No stream has a gap here.
+        self._step_time = StepTime(max_gap_seconds=0.0, chunk_tokens=settings.max_batch_tokens)
         self._live: set[str] = set()
 
     def submit(self, request: EncodingRequest) -> None:
@@ -92,8 +93,8 @@ class Embedder:
         self._live.discard(request_id)
         self._queue.remove(request_id)
 
-    def num_stored(self, tokens: Sequence[int]) -> int:
-        """None: what is read leaves nothing behind."""
+    def cached_tokens(self, tokens: Sequence[int]) -> int:
+        """No tokens: a text that has been encoded leaves nothing behind."""
         del tokens
         return 0
 
@@ -119,7 +120,7 @@ class Embedder:
 
     def step(self) -> list[EncodingOutput]:
         """Read one batch, and report what became of its inputs."""
-        batch = self._queue.next_batch(self._pace.budget(0))
+        batch = self._queue.next_batch(self._step_time.budget(0))
         if not batch:
             return []
         try:
@@ -152,7 +153,7 @@ class Embedder:
     def _timed(self, batch: Sequence[QueuedInput]) -> Values:
         started = monotonic()
         values = self._read(batch)
-        self._pace.observe(0, len(batch) * batch[0].length, monotonic() - started)
+        self._step_time.observe(0, len(batch) * batch[0].length, monotonic() - started)
         return values
 
     def _read(self, batch: Sequence[QueuedInput]) -> Values:

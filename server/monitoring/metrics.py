@@ -123,7 +123,7 @@ _GAUGES = (
 _COUNTERS = (
     ("vllm:num_preemptions", "How often a request gave its place back before its end.", "num_preemptions"),
     ("vllm:prefix_cache_queries", "Tokens looked up among those of earlier requests.", "queried_tokens"),
-    ("vllm:prefix_cache_hits", "Tokens found there.", "found_tokens"),
+    ("vllm:prefix_cache_hits", "Tokens found there.", "cached_tokens"),
     ("bramley:prefix_files_damaged", "Files of kept prefixes that were refused.", "num_damaged"),
 )
 _NOTHING = EngineStats(num_running=0, num_waiting=0)

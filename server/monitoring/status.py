@@ -92,7 +92,7 @@ class Watch:
             "prompt_tokens": prompt_tokens,
             "generated_tokens": generated_tokens,
             "queried_tokens": queried,
-            "found_tokens": found,
+            "cached_tokens": found,
         }
 
 
@@ -105,7 +105,7 @@ class _Sums:
 
     def add(self, stats: dict[str, EngineStats]) -> tuple[int, int]:
         for name, each in stats.items():
-            now, before = (each.queried_tokens, each.found_tokens), self._last.get(name, (0, 0))
+            now, before = (each.queried_tokens, each.cached_tokens), self._last.get(name, (0, 0))
             if now[0] < before[0]:
                 before = (0, 0)
             self._sums = (self._sums[0] + now[0] - before[0], self._sums[1] + now[1] - before[1])
@@ -141,7 +141,7 @@ def model_status(registry: Registry, model: ServedModel) -> ModelStatus:
             "queued": stats.num_waiting,
             "waiting": registry.residency.num_waiting(model),
         },
-        "prefix": {"queried_tokens": stats.queried_tokens, "found_tokens": stats.found_tokens},
+        "prefix": {"queried_tokens": stats.queried_tokens, "cached_tokens": stats.cached_tokens},
     }
 
 

@@ -89,7 +89,7 @@ class Stopwatch:
         lap.first, lap.queued_seconds = now, output.queued_seconds
         self._first = now if self._first is None else self._first
         self._metrics.prompt_tokens.inc(len(lap.request.prompt_ids))
-        found = 0 if output.prefix is None else output.prefix.found_tokens
+        found = 0 if output.prefix is None else output.prefix.cached_tokens
         self._prefill_rate.observe(len(lap.request.prompt_ids) - found, max(0.0, now - lap.sent - lap.queued_seconds))
         self._metrics.observe(
             time_to_first_token_seconds=now - self._started,

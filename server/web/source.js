@@ -40,7 +40,7 @@ export class Source {
       prompt_tokens: sum("vllm:prompt_tokens_total"),
       generated_tokens: sum("vllm:generation_tokens_total"),
       queried_tokens: sum("vllm:prefix_cache_queries_total"),
-      found_tokens: sum("vllm:prefix_cache_hits_total"),
+      cached_tokens: sum("vllm:prefix_cache_hits_total"),
     }].slice(-MAX_SAMPLES);
     return {
       state: health.status === "draining" ? "draining" : "ok",
@@ -62,7 +62,7 @@ function modelState({ id, context_length }, health, metrics) {
     total_bytes: isLoading ? health.total_bytes : 0,
     memory: { kv_bytes: value("bramley:kv_cache_bytes"), kv_limit_bytes: value("bramley:kv_cache_limit_bytes"), prefix_bytes: value("bramley:prefix_cache_bytes") },
     requests: { running: value("vllm:num_requests_running"), queued: value("vllm:num_requests_waiting"), waiting: 0 },
-    prefix: { queried_tokens: value("vllm:prefix_cache_queries_total"), found_tokens: value("vllm:prefix_cache_hits_total") },
+    prefix: { queried_tokens: value("vllm:prefix_cache_queries_total"), cached_tokens: value("vllm:prefix_cache_hits_total") },
   };
 }
 

@@ -75,14 +75,14 @@ function shares(samples) {
   let share = null;
   return samples.map((sample, at) => {
     const asked = at ? sample.queried_tokens - samples[at - 1].queried_tokens : 0;
-    if (asked > 0) share = Math.min(100, Math.max(0, (100 * (sample.found_tokens - samples[at - 1].found_tokens)) / asked));
+    if (asked > 0) share = Math.min(100, Math.max(0, (100 * (sample.cached_tokens - samples[at - 1].cached_tokens)) / asked));
     return share;
   });
 }
 
 function sumOfShares(models) {
   const sum = (name) => models.reduce((total, { prefix }) => total + prefix[name], 0);
-  return sum("queried_tokens") ? (100 * sum("found_tokens")) / sum("queried_tokens") : null;
+  return sum("queried_tokens") ? (100 * sum("cached_tokens")) / sum("queried_tokens") : null;
 }
 
 function modelCard(model, canMove) {

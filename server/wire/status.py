@@ -46,7 +46,7 @@ class PrefixUse(TypedDict):
     """Prompt tokens since the model was loaded: looked up among those of earlier requests, and found there."""
 
     queried_tokens: int
-    found_tokens: int
+    cached_tokens: int
 
 
 class ModelStatus(TypedDict):
@@ -128,7 +128,7 @@ class Sample(TypedDict):
     prompt_tokens: int
     generated_tokens: int
     queried_tokens: int
-    found_tokens: int
+    cached_tokens: int
 
 
 class History(TypedDict):

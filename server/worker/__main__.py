@@ -44,7 +44,7 @@ class Model(Protocol):
     def cancel(self, request_id: str) -> None:
         """Drop a request."""
 
-    def num_stored(self, tokens: Sequence[int]) -> int:
+    def cached_tokens(self, tokens: Sequence[int]) -> int:
         """The number of a prompt's tokens that are in the prefix cache."""
 
     def step(self) -> list[Any]:
@@ -226,7 +226,7 @@ class Dispatcher:
                 self._compiling.cancel(request_id)
                 self._engine.cancel(request_id)
             case protocol.Peek(request_id, prompt_ids):
-                self._link.send(protocol.Peeked(request_id, self._engine.num_stored(prompt_ids)))
+                self._link.send(protocol.Peeked(request_id, self._engine.cached_tokens(prompt_ids)))
 
     def _submit(self, request: Any, *compiled: GrammarRow) -> None:
         try:

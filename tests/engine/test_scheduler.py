@@ -6,11 +6,11 @@ import sys
 import pytest
 
 from engine.cache.room import Room, TokenBytes
-from engine.pace import Pace
 from engine.requests import GenerationRequest
 from engine.sampling.params import SamplingParams
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
+from engine.step_time import StepTime
 
 
 def sequence(prompt_tokens: int, max_tokens: int = 4, priority: int = 0, arrival: float = 0.0) -> Sequence:
@@ -19,7 +19,7 @@ def sequence(prompt_tokens: int, max_tokens: int = 4, priority: int = 0, arrival
 
 
 def scheduler(max_rows: int = 2, limit_bytes: int | None = None, chunk_tokens: int = 64, **given) -> Scheduler:
-    return Scheduler(max_rows, Pace(0.2, chunk_tokens), Room(TokenBytes(1), limit_bytes), **given)
+    return Scheduler(max_rows, StepTime(0.2, chunk_tokens), Room(TokenBytes(1), limit_bytes), **given)
 
 
 def read(step) -> list[tuple[Sequence, int]]:
@@ -34,7 +34,7 @@ def deliver(*sequences: Sequence) -> None:
 def test_a_prompt_is_read_in_chunks_and_then_decoded():
     plan, one = scheduler(), sequence(150, max_tokens=3)
     plan.add(one)
-    assert [plan.next_step(0).num_read for _ in range(3)] == [64, 64, 22]
+    assert [plan.next_step(0).num_prefilled for _ in range(3)] == [64, 64, 22]
     assert [len(plan.next_step(0).decode) for _ in range(3)] == [1, 1, 0]
     assert one.sampled == 3
 
@@ -139,11 +139,11 @@ def test_a_row_that_grows_out_of_the_memory_makes_the_last_in_line_wait_and_read
     assert young.prompt_left == 200
     plan.remove(old)
     plan.next_step(3)
-    assert young.to_read == 200 + len(young.outputs)
+    assert young.to_prefill == 200 + len(young.outputs)
 
 
 def test_the_pace_keeps_the_gap_and_uses_the_whole_chunk_when_nobody_writes():
-    pace = Pace(max_gap_seconds=0.2, chunk_tokens=512)
+    pace = StepTime(max_gap_seconds=0.2, chunk_tokens=512)
     for _ in range(30):
         pace.observe(4, 0, 0.03)
         budget = pace.budget(4)

@@ -80,9 +80,9 @@ def prefix_header(request: Request, note: PrefixNote | None) -> dict[str, str]:
     """How many tokens were found, and the first that differs from what is stored: as ids, never as text."""
     if note is None:
         return {}
-    parts = [f"hit={note.found_tokens}"]
+    parts = [f"hit={note.cached_tokens}"]
     if note.asked_token is not None:
-        parts.append(f"differs-at={note.found_tokens}")
+        parts.append(f"differs-at={note.cached_tokens}")
         if request.app.state.tells_stored_tokens:
             parts.append(f"stored={'none' if note.stored_token is None else note.stored_token}")
         parts.append(f"asked={note.asked_token}")

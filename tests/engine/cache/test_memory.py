@@ -111,7 +111,7 @@ def test_quantised_keys_and_values_batch_reuse_and_preempt_like_plain_ones(packa
         for each in requests:
             engine.submit(each)
         assert finish(engine) == alone
-    assert engine.stats.found_tokens > 0
+    assert engine.stats.cached_tokens > 0
 
 
 def _alone(engine: Engine, each: GenerationRequest) -> list[int]:
@@ -147,10 +147,10 @@ def test_a_prefix_on_disk_survives_a_restart(packable_model, tmp_path, bits):
     first.close()
     second = Engine(path, settings)
     assert _alone(second, request("a", conversation(1))) == before
-    assert second.stats.found_tokens == 329
+    assert second.stats.cached_tokens == 329
     other = Engine(path, EngineSettings(prefix_folder=tmp_path, kv_bits=4))
     _alone(other, request("a", conversation(1)))
-    assert other.stats.found_tokens == 0
+    assert other.stats.cached_tokens == 0
 
 
 def test_a_damaged_file_is_a_counted_miss(packable_model, tmp_path):

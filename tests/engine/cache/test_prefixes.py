@@ -124,7 +124,7 @@ def test_answers_are_the_same_with_the_store_as_without(long_model, family):
     found, cached = answers(engine, prompts)
     assert found == without
     assert sum(cached.values()) > 1000
-    assert engine.stats.found_tokens == sum(cached.values())
+    assert engine.stats.cached_tokens == sum(cached.values())
 
 
 def test_what_a_sequence_wrote_is_found_by_the_next_turn(tiny_llama):

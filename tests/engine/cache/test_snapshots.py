@@ -21,7 +21,7 @@ def test_a_prefix_ends_at_the_deepest_snapshot_inside_it():
     assert (match.num_tokens, match.state, match.reach) == (8, Words(tuple(tokens[:8])), 9)
     assert store.find(tokens, 7).num_tokens == 3
     assert store.find([1, 2, 3, 4, 5, 0], 6).num_tokens == 3
-    assert store.num_stored([1, 2, 3, 4, 5, 0], 6) == 3
+    assert store.cached_tokens([1, 2, 3, 4, 5, 0], 6) == 3
 
 
 def test_a_snapshot_without_the_keys_and_values_before_it_is_of_no_use():

@@ -1,16 +1,16 @@
-"""How many prompt tokens fit into a step without holding up running streams, learned from what steps took."""
+"""Estimate the time of a step, and from it the prompt tokens that a step may prefill. Knows counts and seconds."""
 
 from dataclasses import dataclass, field
 
 _FIRST_CHUNK = 64  # before anything is known of the machine
 _SMALLEST_CHUNK = 16
 _SHARE_OF_GAP = 0.75  # what is aimed at, so that a slower step than the last still keeps the gap
-_ALONE_SECONDS = 0.5  # of a step in which nobody writes: arrivals and cancels are looked at between steps
+_ALONE_SECONDS = 0.5  # of a step in which no sequence decodes: arrivals and cancels are looked at between steps
 
 
 @dataclass(slots=True)
-class Pace:
-    """A running estimate of what one decode step and one prompt token cost.
+class StepTime:
+    """A running estimate of the seconds that a decode step takes, and each prompt token that is prefilled with it.
 
     max_gap_seconds: between two tokens of a running stream
     chunk_tokens: at most, whatever the time
@@ -21,20 +21,20 @@ class Pace:
     _decode_seconds: dict[int, float] = field(default_factory=dict)
     _token_seconds: float | None = None
 
-    def observe(self, num_decoded: int, num_read: int, seconds: float) -> None:
-        """Learn from a step that decoded rows and read prompt tokens."""
-        if num_read == 0:
+    def observe(self, num_decoded: int, num_prefilled: int, seconds: float) -> None:
+        """Learn from a step that decoded sequences and prefilled prompt tokens."""
+        if num_prefilled == 0:
             known = self._decode_seconds.get(num_decoded, seconds)
             self._decode_seconds[num_decoded] = 0.8 * known + 0.2 * seconds
-        elif num_read >= _SMALLEST_CHUNK:
-            cost = max(seconds - self._decode(num_decoded), 1e-7) / num_read
+        elif num_prefilled >= _SMALLEST_CHUNK:
+            cost = max(seconds - self._decode(num_decoded), 1e-7) / num_prefilled
             known = cost if self._token_seconds is None else self._token_seconds
             # A step that took longer than expected weighs more: the next one must not.
             weight = 0.5 if cost > known else 0.2
             self._token_seconds = (1 - weight) * known + weight * cost
 
     def budget(self, num_decoded: int) -> int:
-        """Prompt tokens for a step in which so many rows decode."""
+        """Prompt tokens that a step with this many decoding sequences may prefill."""
         if self._token_seconds is None:
             return min(self.chunk_tokens, _FIRST_CHUNK)
         alone = not num_decoded
