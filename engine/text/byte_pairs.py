@@ -9,9 +9,9 @@ from tokenizers import Tokenizer as Subwords
 from engine.checkpoint.folder import ModelFolder
 from engine.checkpoint.json_object import shown
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
-from engine.text.gguf_vocabulary import QWEN2_WORDS
 from engine.text.settings import Roles, TokenizerSettings
 from engine.text.vocabulary_file import read_merges, read_vocabulary
+from engine.text.word_patterns import QWEN2_WORDS
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
 _GPT2 = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")

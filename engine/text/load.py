@@ -13,7 +13,7 @@ from engine.checkpoint.folder import ModelFolder
 from engine.errors import CheckpointCorrupt, CheckpointNotFound
 from engine.text import byte_pairs, marian, word_pieces
 from engine.text.chat_template import ChatTemplate
-from engine.text.gguf_vocabulary import build_from_gguf
+from engine.text.gguf_vocabulary import around_text, build_from_gguf, role_id
 from engine.text.piece_file import PieceFile
 from engine.text.piece_layout import PieceLayout, find_layout
 from engine.text.raw_bytes import ByteVocabulary
@@ -81,10 +81,7 @@ def load_chat_template(checkpoint: Checkpoint, tokenizer: Tokenizer) -> ChatTemp
 def gguf_subwords(metadata: Mapping[str, Any], file_name: str) -> Subwords:
     """The whole tokenizer of a GGUF, with the special tokens that it puts around a text. Raises as load_tokenizer."""
     subwords = build_from_gguf(metadata, file_name)
-    bos_id, eos_id = metadata.get("tokenizer.ggml.bos_token_id"), metadata.get("tokenizer.ggml.eos_token_id")
-    add_bos = metadata.get("tokenizer.ggml.add_bos_token", _is_scored(metadata))
-    add_eos = metadata.get("tokenizer.ggml.add_eos_token", False)
-    subwords.post_processor = _surround(subwords, bos_id if add_bos else None, eos_id if add_eos else None)
+    subwords.post_processor = _surround(subwords, *around_text(metadata))
     return subwords
 
 
@@ -94,11 +91,11 @@ def _is_scored(metadata: Mapping[str, Any]) -> bool:
 
 def _from_gguf(checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> Tokenizer:
     subwords = gguf_subwords(metadata, checkpoint.path.name)
-    bos_id, eos_id = metadata.get("tokenizer.ggml.bos_token_id"), metadata.get("tokenizer.ggml.eos_token_id")
     vocabulary = SubwordVocabulary(subwords)
-    texts = {key: vocabulary.token(metadata.get(f"tokenizer.ggml.{name}_token_id", -1)) for key, name in _GGUF_NAMES}
-    ends = _end_ids(checkpoint, vocabulary, eos_id)
-    special = _special(_special_ids(subwords), bos_id, ends, texts)
+    ids = {key: role_id(metadata, name) for key, name in _GGUF_ROLES}
+    texts = {key: None if token_id is None else vocabulary.token(token_id) for key, token_id in ids.items()}
+    ends = _end_ids(checkpoint, vocabulary, ids["eos_token"])
+    special = _special(_special_ids(subwords), ids["bos_token"], ends, texts)
     return Tokenizer(
         vocabulary,
         special,
@@ -106,7 +103,7 @@ def _from_gguf(checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> Tokenizer
     )
 
 
-_GGUF_NAMES = (("bos_token", "bos"), ("eos_token", "eos"), ("pad_token", "padding"), ("unk_token", "unknown"))
+_GGUF_ROLES = (("bos_token", "bos"), ("eos_token", "eos"), ("pad_token", "padding"), ("unk_token", "unknown"))
 
 
 def _subwords(
@@ -193,7 +190,7 @@ def _end_ids(checkpoint: Checkpoint, vocabulary: Vocabulary, own: int | None) ->
         value = source.get("eos_token_id")
         ids += value if isinstance(value, list) else [value]
     candidates = [*ids, own, *_turn_ends(vocabulary, read_templates(checkpoint).get("default", ""))]
-    return tuple(dict.fromkeys(each for each in candidates if isinstance(each, int) and each >= 0))
+    return tuple(dict.fromkeys(each for each in candidates if type(each) is int and each >= 0))
 
 
 def _turn_ends(vocabulary: Vocabulary, template: str) -> list[int]:
@@ -208,13 +205,16 @@ def _find(vocabulary: Vocabulary, token: str | None) -> int | None:
 
 def _surround(subwords: Subwords, bos_id: int | None, eos_id: int | None) -> Any:
     """A post-processor that puts the beginning and the end around a text; None leaves one out."""
-    before = "" if bos_id is None else subwords.id_to_token(bos_id)
-    after = "" if eos_id is None else subwords.id_to_token(eos_id)
-    if not before and not after:
+    named = {"begin": bos_id, "end": eos_id}
+    tokens = [
+        {"id": name, "ids": [token_id], "tokens": [subwords.id_to_token(token_id)]}
+        for name, token_id in named.items()
+        if token_id is not None
+    ]
+    if not tokens:
         return subwords.post_processor
-    tokens = {text: token_id for text, token_id in ((before, bos_id), (after, eos_id)) if text and token_id is not None}
-    single = [part for part in (before, "$A", after) if part]
-    return processors.TemplateProcessing(single=single, special_tokens=list(tokens.items()))
+    single = [part for part in ("begin", "$A", "end") if part == "$A" or named[part] is not None]
+    return processors.TemplateProcessing(single=single, special_tokens=tokens)
 
 
 def _read_subwords(folder: ModelFolder) -> Subwords:
