@@ -154,16 +154,21 @@ function scrollDown(always) {
   if (always || place.scrollHeight - place.scrollTop - place.clientHeight < 120) place.scrollTop = place.scrollHeight;
 }
 
+/** Not more often than there are frames, and at most half of the time: long answers take long to draw. */
 function onceAFrame(work) {
   let planned = false;
+  let pauseMs = 0;
+  const frame = () => {
+    planned = false;
+    const begun = performance.now();
+    work();
+    pauseMs = performance.now() - begun;
+  };
   return () => {
     if (planned) return;
     planned = true;
     // A page that is not seen gets no frames, but its answer is kept all the same.
-    requestAnimationFrame(() => {
-      planned = false;
-      work();
-    });
+    setTimeout(() => requestAnimationFrame(frame), pauseMs);
   };
 }
 

@@ -1,11 +1,11 @@
 // Markdown as elements: markdown-it reads it, tokens become nodes, and DOMPurify looks them over. No string becomes markup.
 
 import { mathematics } from "./mathematics.js";
+import { tasks } from "./tasks.js";
 import { build } from "./tokens.js";
 import DOMPurify from "./vendor/dompurify/purify.es.mjs";
 import MarkdownIt from "./vendor/markdown-it/markdown-it.esm.min.mjs";
 import { footnote } from "./vendor/mdit-plugin-footnote/index.js";
-import { tasklist } from "./vendor/mdit-plugin-tasklist/index.js";
 
 const ADDRESS = /^(?:https?:\/\/|mailto:)/i;
 const MAX_LABEL_CHARACTERS = 100;
@@ -26,7 +26,7 @@ const ALLOWED = {
 
 const parser = new MarkdownIt({ html: false, breaks: true, linkify: true, maxNesting: 40 })
   .use(footnote)
-  .use(tasklist, { label: false })
+  .use(tasks)
   .use(mathematics)
   // A line of dashes under a paragraph is a list that begins more often than a heading: no text is large for a moment.
   .disable("lheading");

@@ -6,6 +6,7 @@ const { katex } = globalThis;
 const CLOSINGS = { "$$": "$$", "\\[": "\\]", "\\(": "\\)", $: "$" };
 const DISPLAYED = new Set(["$$", "\\["]);
 const MAX_CHARACTERS = 4000;
+const MAX_FORMULAS = 1000; // in one text: each costs a hundred nodes
 const OPTIONS = {
   throwOnError: true, // what it shows of an error has a style of its own, which the page forbids
   trust: false, // no addresses, classes, ids or styles from the text
@@ -14,7 +15,7 @@ const OPTIONS = {
   strict: (code) => (code === "unknownSymbol" || code === "symbolNotInFont" ? "error" : "ignore"),
 };
 
-/** A plugin: makes tokens of the types math_inline and math_block, whose meta is {source, formula, display, closed}. */
+/** A plugin: makes tokens of the types math_inline and math_block, whose meta is {source, formula, display, isWhole}. */
 export function mathematics(parser) {
   parser.inline.ruler.before("escape", "math_inline", inlineRule);
   parser.block.ruler.before("fence", "math_block", blockRule, { alt: ["paragraph", "reference", "blockquote", "list"] });
@@ -50,7 +51,7 @@ function inlineRule(state, silent) {
   const formula = end === -1 ? "" : src.slice(pos + opening.length, end);
   if (!formula.trim() || (opening === "$" && !isNoPrice(src, pos, end))) return false;
   state.pos = end + opening.length;
-  if (!silent) add(state, "math_inline", src.slice(pos, state.pos), formula, { display: DISPLAYED.has(opening), closed: true });
+  if (!silent) add(state, "math_inline", src.slice(pos, state.pos), formula, DISPLAYED.has(opening), true);
   return true;
 }
 
@@ -102,15 +103,16 @@ function closingIn(text, closing) {
 
 function addBlock(state, first, end, opening, lines, closed) {
   const formula = lines.join("\n");
-  const token = add(state, "math_block", `${opening}${formula}${closed ? CLOSINGS[opening] : ""}`, formula, { display: true, closed });
+  const token = add(state, "math_block", `${opening}${formula}${closed ? CLOSINGS[opening] : ""}`, formula, true, closed);
   token.map = [first, end];
   state.line = end;
   return true;
 }
 
-function add(state, type, source, formula, more) {
+function add(state, type, source, formula, display, closed) {
+  state.env.numFormulas = (state.env.numFormulas ?? 0) + 1;
   const token = state.push(type, "", 0);
   token.content = formula;
-  token.meta = { source, formula, ...more };
+  token.meta = { source, formula, display, isWhole: closed && state.env.numFormulas <= MAX_FORMULAS };
   return token;
 }

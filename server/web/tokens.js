@@ -6,12 +6,11 @@ import { typeset } from "./mathematics.js";
 
 const PLAIN = new Set(["p", "blockquote", "ul", "li", "em", "strong", "s", "thead", "tbody", "tr"]);
 const SIDES = { "text-align:right": "right", "text-align:center": "centre" };
-const MAX_FORMULAS = 500; // made at once: each costs a hundred nodes
 
 /** An element with a node for each block. `after` gets what is to be done to nodes once they are sanitised; `prefix` begins every id. */
 export function build(tokens, after, prefix) {
   const root = el("div");
-  fill(root, tokens, { after, prefix, numFormulas: 0 });
+  fill(root, tokens, { after, prefix });
   return root;
 }
 
@@ -47,11 +46,9 @@ const MAKERS = {
   // One lower than written: the page has its own first heading.
   heading_open: ({ tag }) => el(`h${Math.min(Number(tag[1]) + 1, 6)}`),
   ordered_list_open: (token) => (token.attrGet("start") === null ? el("ol") : el("ol", { start: token.attrGet("start") })),
-  list_item_open: (token) => classed("li", token.attrGet("class") && "task"),
-  checkbox_input: (token) => {
-    const checked = token.attrGet("checked") !== null;
-    return el("input", { type: "checkbox", disabled: true, defaultChecked: checked, "aria-label": checked ? "Done" : "To do" });
-  },
+  list_item_open: (token) => classed("li", token.meta?.isTask && "task"),
+  checkbox: ({ meta: { checked } }) =>
+    el("input", { type: "checkbox", disabled: true, defaultChecked: checked, "aria-label": checked ? "Done" : "To do" }),
   table_open: () => {
     const table = el("table");
     return [el("div", { className: "wide", tabIndex: 0, role: "region", "aria-label": "Table" }, table), table];
@@ -94,9 +91,9 @@ function code(content, language, { after }) {
   return node;
 }
 
-function formula(tag, meta, context) {
+function formula(tag, meta, { after }) {
   const node = el(tag, { className: meta.display ? "math display source" : "math source" }, meta.source);
-  if (meta.closed && context.numFormulas++ < MAX_FORMULAS) context.after.push(() => typeset(node, meta));
+  if (meta.isWhole) after.push(() => typeset(node, meta));
   return node;
 }
 

@@ -43,6 +43,11 @@ def test_a_displayed_formula_has_a_line_of_its_own_and_its_fonts_are_the_pages(a
     assert all(address.endswith(".woff2") for address in fonts)
 
 
+def test_so_many_formulas_that_a_page_would_stand_still_are_not_all_set(answers):
+    assert answers.shown("$a$ " * 1200, "root.querySelectorAll('.katex').length") == 1000
+    assert answers.shown("$a$ " * 1200, "root.querySelectorAll('.math').length") == 1200
+
+
 @pytest.mark.parametrize(
     "formula",
     [
