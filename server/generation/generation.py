@@ -26,7 +26,7 @@ MANY = 64  # choices
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class GenerationPlan:
     """What is to be generated.
 
     prompts: token ids; each is continued `num_choices` times
@@ -90,7 +90,7 @@ class Generation:
     prefix: how much of the prompt was stored, of the choice that began first; None where nothing is known
     """
 
-    def __init__(self, generation_id: str, model: ServedModel, plan: Plan, stopwatch: Stopwatch) -> None:
+    def __init__(self, generation_id: str, model: ServedModel, plan: GenerationPlan, stopwatch: Stopwatch) -> None:
         self.generation_id = generation_id
         self.prefix: PrefixNote | None = None
         self._stopwatch = stopwatch

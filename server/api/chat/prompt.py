@@ -13,7 +13,7 @@ from engine.text.chat import JsonObject, encode_chat
 from server.api.chat.schemas import ChatCompletionRequest, ChatMessage, ConversationFields, ToolCall
 from server.api.shared.sampling import sampling_params, text_rules
 from server.errors import InvalidRequest
-from server.generation.generation import Plan
+from server.generation.generation import GenerationPlan
 from server.generation.reply_grammar import Thinking, Wanted, reply_grammar
 from server.generation.structure import structure_of
 from server.models.text import ModelText
@@ -30,14 +30,14 @@ _SHORT_ID_LENGTH = 9
 _HARMONY_EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
 
 
-def chat_plan(text: ModelText, body: ChatCompletionRequest, default_max_tokens: int | None) -> Plan:
+def chat_plan(text: ModelText, body: ChatCompletionRequest, default_max_tokens: int | None) -> GenerationPlan:
     """What is to be generated for a conversation. Raises TemplateFailed. Takes a while: not for the event loop."""
     prompt = encode_conversation(text, body)
     max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     if max_tokens is None:
         max_tokens = text.defaults.max_new_tokens or default_max_tokens
     reading = Reading(text, body, prompt)
-    return Plan(
+    return GenerationPlan(
         prompts=(prompt,),
         num_choices=body.n,
         sampling=sampling_params(

@@ -19,7 +19,7 @@ from server.api.chat.schemas import (
     TokenLogprob,
     TopLogprob,
 )
-from server.api.shared.chunks import ChunkedReply
+from server.api.shared.answer import ChunkedReply
 from server.generation.continuation import Delta, LikelyToken, ScoredToken
 from server.generation.generation import Choice
 from server.parsing.piece import Piece
@@ -35,7 +35,7 @@ class ChatReply(ChunkedReply):
 
     def __init__(self, body: ChatCompletionRequest, model_name: str, prompt_ids: Sequence[int]) -> None:
         super().__init__(body.stream_options)
-        self.completion_id = f"chatcmpl-{uuid4().hex}"
+        self.reply_id = f"chatcmpl-{uuid4().hex}"
         self.num_choices = body.n
         self._wants_logprobs = body.logprobs
         self._by_id = body.return_tokens_as_token_ids
@@ -85,7 +85,7 @@ class ChatReply(ChunkedReply):
     def whole(self, choices: Sequence[Choice], usage: Usage) -> ChatCompletion:
         """All choices at once."""
         answer: ChatCompletion = {
-            "id": self.completion_id,
+            "id": self.reply_id,
             "object": "chat.completion",
             "created": self._created,
             "model": self._model_name,
@@ -141,7 +141,7 @@ class ChatReply(ChunkedReply):
 
     def _event(self, choices: list[ChatChunkChoice]) -> ChatCompletionChunk:
         return {
-            "id": self.completion_id,
+            "id": self.reply_id,
             "object": "chat.completion.chunk",
             "created": self._created,
             "model": self._model_name,

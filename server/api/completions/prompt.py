@@ -11,7 +11,7 @@ from server.api.completions.schemas import CompletionRequest
 from server.api.shared.sampling import sampling_params, text_rules
 from server.errors import UnsupportedParameter
 from server.generation.continuation import text_of
-from server.generation.generation import Plan
+from server.generation.generation import GenerationPlan
 from server.generation.reply_grammar import plain_grammar
 from server.generation.structure import structure_of
 from server.models.text import ModelText
@@ -115,7 +115,7 @@ def _offsets(tokenizer: Tokenizer, ids: Sequence[int], whole: str, *, skips_spec
     return tuple(min(max(begin - added, 0), len(whole)) for begin in begins)
 
 
-def completion_plan(text: ModelText, body: CompletionRequest, prompts: tuple[tuple[int, ...], ...]) -> Plan:
+def completion_plan(text: ModelText, body: CompletionRequest, prompts: tuple[tuple[int, ...], ...]) -> GenerationPlan:
     """Choices of every prompt, as the request asks for them. Raises GrammarInvalid. Takes a while."""
     # Choices are judged by their scores, so these are needed even if nobody reads them.
     logprobs = 0 if body.logprobs is None and body.num_tries > body.n else body.logprobs
@@ -124,7 +124,7 @@ def completion_plan(text: ModelText, body: CompletionRequest, prompts: tuple[tup
     if body.suffix:
         ends = (*sampling.stop_token_ids, *fill_in_ends(text.tokenizer))
         sampling = replace(sampling, stop_token_ids=tuple(dict.fromkeys(ends)))
-    return Plan(
+    return GenerationPlan(
         prompts=prompts,
         num_choices=body.num_tries,
         sampling=sampling,

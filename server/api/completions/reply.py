@@ -9,7 +9,7 @@ from engine.errors import StepFailed
 from server.api.completions.logprobs import TokenLists, joined, prompt_logprobs
 from server.api.completions.prompt import EncodedPrompt
 from server.api.completions.schemas import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
-from server.api.shared.chunks import ChunkedReply
+from server.api.shared.answer import ChunkedReply
 from server.generation.continuation import Delta, ScoredToken
 from server.generation.generation import Choice
 from server.version import FINGERPRINT
@@ -21,7 +21,7 @@ class CompletionReply(ChunkedReply):
 
     def __init__(self, body: CompletionRequest, model_name: str, prompts: Sequence[EncodedPrompt]) -> None:
         super().__init__(body.stream_options)
-        self.completion_id = f"cmpl-{uuid4().hex}"
+        self.reply_id = f"cmpl-{uuid4().hex}"
         self.num_choices = len(body.prompt) * body.num_tries
         self._body = body
         self._prompts = prompts
@@ -53,7 +53,7 @@ class CompletionReply(ChunkedReply):
 
     def _answer(self, choices: list[CompletionChoice]) -> Completion:
         return {
-            "id": self.completion_id,
+            "id": self.reply_id,
             "object": "text_completion",
             "created": self._created,
             "model": self._model_name,

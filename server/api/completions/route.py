@@ -8,13 +8,10 @@ from starlette.responses import Response
 from server.api.completions.prompt import completion_plan, encode_prompts
 from server.api.completions.reply import CompletionReply
 from server.api.completions.schemas import Completion, CompletionRequest
-from server.api.shared.stream import respond, stopwatch
+from server.api.shared.answer import answer, loaded, requested_model
 from server.errors import UnsupportedParameter
-from server.generation.generation import Generation
-from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
-from server.models.registry import Registry
 from server.models.served_model import GENERATIVE_KINDS
 
 router = APIRouter(route_class=LargeBodyRoute)
@@ -23,10 +20,8 @@ router = APIRouter(route_class=LargeBodyRoute)
 @router.post("/completions", response_model=Completion, responses=STREAMED)
 async def create_completion(body: CompletionRequest, request: Request) -> Response:
     """Continue one or several prompts."""
-    registry: Registry = request.app.state.registry
-    model = registry.find(body.model)
-    request.state.record["model"] = model.name
-    info = await unless_client_leaves(request.receive, model.expect(*GENERATIVE_KINDS))
+    model = requested_model(request, body.model)
+    info = await loaded(request, model, *GENERATIVE_KINDS)
     if body.scored_rivals is not None and not info.get("scores_prompts"):
         param = "prompt_logprobs" if body.prompt_logprobs is not None else "logprobs"
         raise UnsupportedParameter(param, "this model cannot score a prompt")
@@ -34,5 +29,4 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
     prompts = await asyncio.to_thread(encode_prompts, text, body, await model.context_length())
     plan = await asyncio.to_thread(completion_plan, text, body, tuple(prompt.ids for prompt in prompts))
     reply = CompletionReply(body, body.model or model.name, prompts)
-    generation = Generation(reply.completion_id, model, plan, stopwatch(request, model))
-    return await respond(request, generation, reply, stream=body.stream)
+    return await answer(request, model, plan, reply, stream=body.stream)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import exp
 from typing import assert_never
+from uuid import uuid4
 
 from server.api.decisions.prompt import Asked, Question
 from server.api.decisions.schemas import (
@@ -27,6 +28,7 @@ class DecisionReply:
     """
 
     def __init__(self, body: DecisionRequest, model_name: str, asked: Sequence[Asked]) -> None:
+        self.reply_id = f"decision-{uuid4().hex}"
         self.num_choices = len(asked)
         self.label_ids = tuple(dict.fromkeys(token_id for each in asked for ids in each.labels for token_id in ids))
         self._questions, self._asked, self._model_name = body.questions, asked, model_name

@@ -1,7 +1,6 @@
 """POST /decisions: how likely the model holds answers to be. Knows the shape of the answer, nothing of workers."""
 
 import asyncio
-from uuid import uuid4
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -10,12 +9,10 @@ from engine.sampling.params import SamplingParams
 from server.api.decisions.prompt import ask
 from server.api.decisions.reply import DecisionReply
 from server.api.decisions.schemas import Decision, DecisionRequest
-from server.api.shared.stream import respond_whole, stopwatch
+from server.api.shared.answer import answer_whole, loaded, requested_model
 from server.generation.continuation import TextRules
-from server.generation.generation import Generation, Plan
-from server.http.client_left import unless_client_leaves
+from server.generation.generation import GenerationPlan
 from server.http.large_bodies import LargeBodyRoute
-from server.models.registry import Registry
 from server.models.served_model import GENERATIVE_KINDS
 
 router = APIRouter(route_class=LargeBodyRoute)
@@ -24,13 +21,11 @@ router = APIRouter(route_class=LargeBodyRoute)
 @router.post("/decisions", response_model=Decision)
 async def create_decision(body: DecisionRequest, request: Request) -> Response:
     """Answer questions about an input with probabilities. Every question reads the input for itself."""
-    registry: Registry = request.app.state.registry
-    model = registry.find(body.model)
-    request.state.record["model"] = model.name
-    await unless_client_leaves(request.receive, model.expect(*GENERATIVE_KINDS))
+    model = requested_model(request, body.model)
+    await loaded(request, model, *GENERATIVE_KINDS)
     asked = await asyncio.to_thread(ask, await model.text(), body)
     reply = DecisionReply(body, body.model or model.name, asked)
-    plan = Plan(
+    plan = GenerationPlan(
         prompts=tuple(each.prompt for each in asked),
         num_choices=1,
         sampling=SamplingParams(
@@ -39,5 +34,4 @@ async def create_decision(body: DecisionRequest, request: Request) -> Response:
         rules=TextRules(),
         param="input",
     )
-    generation = Generation(f"decision-{uuid4().hex}", model, plan, stopwatch(request, model))
-    return await respond_whole(request, generation, reply)
+    return await answer_whole(request, model, plan, reply)

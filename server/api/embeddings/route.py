@@ -10,11 +10,11 @@ from starlette.responses import Response
 from engine.embedding.encoding import EncodingRequest
 from server.api.embeddings.reply import embedding_list
 from server.api.embeddings.schemas import EmbeddingList, EmbeddingRequest
+from server.api.shared.answer import requested_model
 from server.errors import UnsupportedParameter
 from server.generation.encoding import encode, encode_inputs, limits, prompt_for, usage
 from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
-from server.models.registry import Registry
 from server.models.served_model import ServedModel
 from server.models.text import ModelText
 
@@ -24,9 +24,7 @@ router = APIRouter(route_class=LargeBodyRoute)
 @router.post("/embeddings", response_model=EmbeddingList)
 async def create_embeddings(body: EmbeddingRequest, request: Request) -> Response:
     """Embed one or several texts."""
-    registry: Registry = request.app.state.registry
-    model = registry.find(body.model)
-    request.state.record["model"] = model.name
+    model = requested_model(request, body.model)
     return await unless_client_leaves(request.receive, _embed(model, body, request.state.record))
 
 

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 
 from engine.requests import FinishReason
 from server.api.messages.schemas import Message, MessageRequest, MessageUsage, StopReason
-from server.api.shared.stream import named_event
+from server.api.shared.answer import named_event
 from server.errors import envelope_of, row_of
 from server.generation.continuation import Delta
 from server.generation.generation import Choice
@@ -30,7 +30,7 @@ class MessageReply:
     num_choices = 1
 
     def __init__(self, body: MessageRequest, model_name: str, request_id: str, max_tokens: int) -> None:
-        self.message_id = f"msg_{uuid4().hex}"
+        self.reply_id = f"msg_{uuid4().hex}"
         self._model_name = model_name
         self._request_id = request_id
         self._max_tokens = max_tokens
@@ -77,7 +77,7 @@ class MessageReply:
 
     def _message(self, usage: Usage) -> Message:
         return {
-            "id": self.message_id,
+            "id": self.reply_id,
             "type": "message",
             "role": "assistant",
             "model": self._model_name,

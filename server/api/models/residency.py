@@ -5,6 +5,7 @@ import asyncio
 from fastapi import APIRouter, Request
 
 from server.api.models.schemas import Estimate, EstimatedMemory, EstimateRequest, LoadRequest
+from server.api.shared.answer import requested_model
 from server.api.tokens.prompt import prompt_ids
 from server.errors import ModelTooLarge
 from server.http.client_left import unless_client_leaves
@@ -19,7 +20,8 @@ router = APIRouter()
 @router.post("/models/{name:path}/load")
 async def load_model(name: str, request: Request, body: LoadRequest | None = None) -> ModelStatus:
     """Have a model in memory; answers when it is ready. A client that leaves does not stop it."""
-    registry, model = _found(request, name)
+    registry: Registry = request.app.state.registry
+    model = requested_model(request, name)
     if body is not None and body.pin is not None:
         model.pinned = body.pin
     await unless_client_leaves(request.receive, model.ready())
@@ -29,7 +31,8 @@ async def load_model(name: str, request: Request, body: LoadRequest | None = Non
 @router.post("/models/{name:path}/unload")
 async def unload_model(name: str, request: Request) -> ModelStatus:
     """Take a model out of memory, pinned or not; answers when its running requests have ended and it is gone."""
-    registry, model = _found(request, name)
+    registry: Registry = request.app.state.registry
+    model = requested_model(request, name)
     model.pinned = False
     await unless_client_leaves(request.receive, registry.residency.unload(model))
     return model_status(registry, model)
@@ -38,7 +41,8 @@ async def unload_model(name: str, request: Request) -> ModelStatus:
 @router.post("/estimate")
 async def estimate(body: EstimateRequest, request: Request) -> Estimate:
     """Whether a prompt fits, how much of it is stored, and how long its first token takes. Loads nothing."""
-    registry, model = _found(request, body.model)
+    registry: Registry = request.app.state.registry
+    model = requested_model(request, body.model)
     ids = await asyncio.to_thread(prompt_ids, await model.text(), body)
     cached = await model.supervisor.cached_tokens(ids)
     context_length = model.last_context_length
@@ -69,10 +73,3 @@ def _memory(registry: Registry, model: ServedModel) -> EstimatedMemory:
     except ModelTooLarge as error:
         return {"needed_bytes": error.needed_bytes, "budget_bytes": budget_bytes, "fits": False}
     return {"needed_bytes": needed_bytes, "budget_bytes": budget_bytes, "fits": True}
-
-
-def _found(request: Request, name: str) -> tuple[Registry, ServedModel]:
-    registry: Registry = request.app.state.registry
-    model = registry.find(name)
-    request.state.record["model"] = model.name
-    return registry, model

@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 from uuid import uuid4
 
-import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -19,11 +17,11 @@ from server.api.rerank.schemas import (
     ScoreList,
     ScoreRequest,
 )
+from server.api.shared.answer import json_answer, requested_model
 from server.errors import InvalidRequest
 from server.generation.encoding import encode, encode_pairs, floats, limits, usage
 from server.http.client_left import unless_client_leaves
 from server.http.large_bodies import LargeBodyRoute
-from server.models.registry import Registry
 from server.models.served_model import ServedModel
 from server.wire.usage import InputUsage
 
@@ -39,8 +37,8 @@ async def rerank(body: RerankRequest, request: Request) -> Response:
     scores, own_usage, name = await _answered(request, body, pairs, "documents", body.max_tokens_per_doc)
     best = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n or None]
     if body.texts:
-        return _json(scored_texts(body, scores, best))
-    return _json(rerank_list(body, scores, best, own_usage, name))
+        return json_answer(scored_texts(body, scores, best))
+    return json_answer(rerank_list(body, scores, best, own_usage, name))
 
 
 @router.post("/score", response_model=ScoreList)
@@ -49,7 +47,7 @@ async def score(body: ScoreRequest, request: Request) -> Response:
     firsts = body.firsts if len(body.firsts) > 1 else body.firsts * len(body.seconds)
     pairs = list(zip(firsts, body.seconds, strict=True))
     scores, own_usage, name = await _answered(request, body, pairs, "text_2")
-    return _json(score_list(scores, own_usage, name))
+    return json_answer(score_list(scores, own_usage, name))
 
 
 async def _answered(
@@ -59,13 +57,10 @@ async def _answered(
     param: str,
     second_tokens: int | None = None,
 ) -> tuple[list[float], InputUsage, str]:
-    registry: Registry = request.app.state.registry
-    model = registry.find(body.model)
-    record = request.state.record
-    record["model"] = model.name
+    model = requested_model(request, body.model)
     work = _scores(model, body, pairs, param, second_tokens)
     scores, own_usage = await unless_client_leaves(request.receive, work)
-    record["prompt"] = own_usage["prompt_tokens"]
+    request.state.record["prompt"] = own_usage["prompt_tokens"]
     return scores, own_usage, body.model or model.name
 
 
@@ -81,7 +76,3 @@ async def _scores(
     inputs = await asyncio.to_thread(encode_pairs, await model.text(), pairs, bounds, second_tokens)
     own = EncodingRequest(f"rank-{uuid4().hex}", inputs, param, raw_scores=body.raw_scores)
     return [floats(values)[0] for values in await encode(model, own)], usage(inputs)
-
-
-def _json(answer: Any) -> Response:
-    return Response(msgspec.json.encode(answer), media_type="application/json")

@@ -10,7 +10,7 @@ from server.api.chat.reply import call_id, chat_logprobs
 from server.api.responses.schemas import Response, ResponseRequest, ResponseUsage
 from server.api.responses.store import ResponseStore, StoredResponse
 from server.api.responses.tools import ResponseTools, custom_input
-from server.api.shared.stream import named_event
+from server.api.shared.answer import named_event
 from server.errors import envelope_of
 from server.generation.continuation import Delta, ScoredToken
 from server.generation.generation import Choice
@@ -37,7 +37,7 @@ class ResponseReply:
         history: Sequence[Item],
         given: Sequence[Item],
     ) -> None:
-        self.response_id = f"resp_{uuid4().hex}"
+        self.reply_id = f"resp_{uuid4().hex}"
         self._body = body
         self._store, self._history, self._given = store, tuple(history), tuple(given)
         self._tools = ResponseTools(body.tools)
@@ -46,7 +46,7 @@ class ResponseReply:
         self._text = ""
         self._tokens: list[Any] = []
         self._reason = ""
-        self._answer = _begun(body, self.response_id, model_name)
+        self._answer = _begun(body, self.reply_id, model_name)
 
     def events(self, delta: Delta, usage: Callable[[], Usage]) -> bytes:
         """What one delta opens, adds and closes; before the first one, that there is an answer."""

@@ -1,15 +1,14 @@
 """POST /tokenize, /detokenize and /apply-template, GET /tokenizer_info: text and tokens without a model's answer."""
 
 import asyncio
-from typing import Any
 
-import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from engine.errors import ParameterInvalid
 from engine.text.tokenizer import Tokenizer
 from server.api.chat.prompt import render_conversation
+from server.api.shared.answer import json_answer, requested_model
 from server.api.tokens.prompt import prompt_ids
 from server.api.tokens.schemas import (
     DetokenizeRequest,
@@ -23,8 +22,6 @@ from server.api.tokens.schemas import (
     TokenPiece,
 )
 from server.http.large_bodies import LargeBodyRoute
-from server.models.registry import Registry
-from server.models.served_model import ServedModel
 from server.models.text import ModelText
 
 router = APIRouter(route_class=LargeBodyRoute)
@@ -33,32 +30,32 @@ router = APIRouter(route_class=LargeBodyRoute)
 @router.post("/tokenize", response_model=TokenIds | PlainTokens)
 async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     """The token ids of a text or a conversation."""
-    model = _model(request, body.model)
-    return _json(await asyncio.to_thread(_tokens, await model.text(), body, model.known_context_length))
+    model = requested_model(request, body.model)
+    return json_answer(await asyncio.to_thread(_tokens, await model.text(), body, model.known_context_length))
 
 
 @router.post("/detokenize", response_model=PlainText)
 async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
     """The text of token ids, control tokens spelled out."""
-    text = await _model(request, body.model).text()
+    text = await requested_model(request, body.model).text()
     if max(body.tokens, default=0) >= text.tokenizer.vocab_size:
         raise ParameterInvalid("tokens", f"tokens may hold ids below {text.tokenizer.vocab_size}.")
     decoded = await asyncio.to_thread(text.tokenizer.decode, body.tokens, skip_special_tokens=False)
     answer: PlainText = {"prompt": decoded, "content": decoded}
-    return _json(answer)
+    return json_answer(answer)
 
 
 @router.post("/apply-template", response_model=RenderedPrompt)
 async def apply_template(body: TemplateRequest, request: Request) -> Response:
     """A conversation as the text that the model reads."""
-    text = await _model(request, body.model).text()
-    return _json({"prompt": await asyncio.to_thread(render_conversation, text, body)})
+    text = await requested_model(request, body.model).text()
+    return json_answer({"prompt": await asyncio.to_thread(render_conversation, text, body)})
 
 
 @router.get("/tokenizer_info")
 async def tokenizer_info(request: Request, model: str = "") -> TokenizerInfo:
     """The tokenizer's special tokens and the chat template."""
-    served = _model(request, model)
+    served = requested_model(request, model)
     text = await served.text()
     tokenizer = text.tokenizer
     return {
@@ -71,13 +68,6 @@ async def tokenizer_info(request: Request, model: str = "") -> TokenizerInfo:
         "unk_token": tokenizer.unk_token,
         "chat_template": text.chat_template.sources[0] if text.chat_template else None,
     }
-
-
-def _model(request: Request, name: str) -> ServedModel:
-    registry: Registry = request.app.state.registry
-    model = registry.find(name)
-    request.state.record["model"] = model.name
-    return model
 
 
 def _tokens(text: ModelText, body: TokenizeRequest, context_length: int | None) -> TokenIds | PlainTokens:
@@ -96,7 +86,3 @@ def _piece(tokenizer: Tokenizer, token_id: int) -> TokenPiece:
         return {"id": token_id, "piece": raw.decode()}
     except UnicodeDecodeError:
         return {"id": token_id, "piece": list(raw)}
-
-
-def _json(answer: Any) -> Response:
-    return Response(msgspec.json.encode(answer), media_type="application/json")

@@ -1,7 +1,8 @@
-"""Answers on the wire: one JSON object, or server-sent events. Knows no model and no text."""
+"""From a request's model and plan to its answer: one JSON object, or server-sent events. Knows no API's fields."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -12,13 +13,15 @@ from starlette.types import Receive, Scope, Send
 
 from engine.errors import EngineError
 from engine.requests import PrefixNote
-from server.errors import ApiError
+from server.errors import ApiError, envelope_of
 from server.generation.continuation import Delta
-from server.generation.generation import Choice, Generation, fold
+from server.generation.generation import Choice, Generation, GenerationPlan, fold
 from server.http.client_left import ClientLeft, unless_client_leaves
+from server.models.registry import Registry
 from server.models.served_model import ServedModel
 from server.monitoring.metrics import Metrics
 from server.monitoring.stopwatch import Stopwatch
+from server.wire.sampling import StreamOptions
 from server.wire.usage import Usage
 
 _EVENT_HEADERS = {
@@ -26,12 +29,14 @@ _EVENT_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
+_DONE = b"data: [DONE]\n\n"
 log = logging.getLogger("bramley.http")
 
 
 class WholeReply(Protocol):
-    """The shape of an answer that is never streamed."""
+    """The shape of an answer that is never streamed. reply_id: the name of the request's work in the log and worker"""
 
+    reply_id: str
     num_choices: int
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> Mapping[str, Any]:
@@ -42,42 +47,91 @@ class Reply(WholeReply, Protocol):
     """The shape of one API's answers, made from the same deltas whether streamed or whole."""
 
     def events(self, delta: Delta, usage: Callable[[], Usage]) -> bytes:
-        """What is sent for one delta. usage: the tokens so far"""
+        """The events of one delta. usage: the tokens so far"""
 
     def end(self, usage: Usage) -> Iterable[bytes]:
-        """What is sent after the last delta."""
+        """The events after the last delta."""
 
     def failure(self, error: Exception) -> bytes:
-        """What is sent instead when something fails after the first event."""
+        """The event that ends the stream when something fails after the first event."""
 
 
-async def respond(request: Request, generation: Generation, reply: Reply, *, stream: bool) -> Response:
-    """Answer with events, or whole.
+class ChunkedReply:
+    """The part of a Reply that completions and chat share: nameless events, usage on demand, an end mark."""
+
+    def __init__(self, options: StreamOptions) -> None:
+        self._options = options
+
+    @abstractmethod
+    def chunks(self, delta: Delta) -> Iterable[dict[str, Any]]:
+        """The chunks of one delta, without usage."""
+
+    @abstractmethod
+    def usage_chunk(self, usage: Usage) -> Mapping[str, Any]:
+        """The chunk after the last delta, for clients that asked for usage."""
+
+    def events(self, delta: Delta, usage: Callable[[], Usage]) -> bytes:
+        """The chunks of one delta as events."""
+        extra = {"usage": usage()} if self._options.continuous_usage_stats else {}
+        return b"".join(event({**chunk, **extra}) for chunk in self.chunks(delta))
+
+    def end(self, usage: Usage) -> Iterator[bytes]:
+        """Usage, where it was asked for, and the end mark."""
+        if self._options.include_usage:
+            yield event(self.usage_chunk(usage))
+        yield _DONE
+
+    def failure(self, error: Exception) -> bytes:
+        """An error in the place of a chunk, and the end mark."""
+        return event(envelope_of(error)) + _DONE
+
+
+def requested_model(request: Request, name: str) -> ServedModel:
+    """The model of a request, noted for the log; an empty name means the default. Raises ModelNotFound."""
+    registry: Registry = request.app.state.registry
+    model = registry.find(name)
+    request.state.record["model"] = model.name
+    return model
+
+
+async def loaded(request: Request, model: ServedModel, *kinds: str) -> Mapping[str, Any]:
+    """The fields of engine.ModelInfo, once the model is in memory. Raises WrongModelKind and ClientLeft."""
+    return await unless_client_leaves(request.receive, model.expect(*kinds))
+
+
+def json_answer(value: Any) -> Response:
+    """One JSON object."""
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+async def answer(request: Request, model: ServedModel, plan: GenerationPlan, reply: Reply, *, stream: bool) -> Response:
+    """Generate, and answer with events, or whole.
 
     The first event is there before the status is sent, so that whatever can fail, fails with a proper status.
     """
     if not stream:
-        return await respond_whole(request, generation, reply)
-    request.state.record["generation"] = generation.generation_id
+        return await answer_whole(request, model, plan, reply)
+    generation = _generation(request, model, plan, reply)
     events = _events(request, generation, reply)
     first = await unless_client_leaves(request.receive, anext(events))
     return EventStream(first, events, reply.failure, prefix_header(request, generation.prefix))
 
 
-async def respond_whole(request: Request, generation: Generation, reply: WholeReply) -> Response:
-    """Answer when all is there."""
-    request.state.record["generation"] = generation.generation_id
+async def answer_whole(request: Request, model: ServedModel, plan: GenerationPlan, reply: WholeReply) -> Response:
+    """Generate, and answer when all is there."""
+    generation = _generation(request, model, plan, reply)
     return await unless_client_leaves(request.receive, _whole(request, generation, reply))
 
 
-def stopwatch(request: Request, model: ServedModel) -> Stopwatch:
-    """One that began to run when the request arrived."""
+def _generation(request: Request, model: ServedModel, plan: GenerationPlan, reply: WholeReply) -> Generation:
+    request.state.record["generation"] = reply.reply_id
     metrics: Metrics = request.app.state.metrics
-    return Stopwatch(metrics.of(model.name), request.state.started, model.prefill_rate)
+    stopwatch = Stopwatch(metrics.of(model.name), request.state.started, model.prefill_rate)
+    return Generation(reply.reply_id, model, plan, stopwatch)
 
 
 def prefix_header(request: Request, note: PrefixNote | None) -> dict[str, str]:
-    """How many tokens were found, and the first that differs from what is stored: as ids, never as text."""
+    """The number of cached tokens, and the first token that differs from the cache: as ids, never as text."""
     if note is None:
         return {}
     parts = [f"hit={note.cached_tokens}"]
@@ -125,7 +179,7 @@ def event(data: Mapping[str, Any]) -> bytes:
 
 
 def named_event(data: Mapping[str, Any]) -> bytes:
-    """The same under the name that the data has as its type."""
+    """A server-sent event whose name is the type of its data."""
     return f"event: {data['type']}\n".encode() + event(data)
 
 
