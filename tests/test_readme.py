@@ -182,3 +182,13 @@ def test_the_walk_of_a_request_passes_at_most_eight_files_on_the_first_screen():
     walk = re.findall(r"^\| \d+ \| `([\w/.]+)` \|", ARCHITECTURE, re.MULTILINE)
     assert 1 <= len(walk) <= 8
     assert all(f"`{path}`" in first_screen for path in walk)
+
+
+@pytest.mark.parametrize("tree", ["server", "engine"])
+def test_the_table_of_rooms_is_the_tree(tree):
+    table = ARCHITECTURE.partition(f"## Rooms of `{tree}/`")[2].partition("\n## ")[0]
+    cells = " ".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))
+    named = {span.rstrip("/") for span in CODE_SPAN.findall(cells)} - {tree}
+    folders = {each.name for each in (ROOT / tree).iterdir() if each.is_dir() and each.name != "__pycache__"}
+    assert folders <= named
+    assert all((ROOT / tree / each).exists() for each in named)
