@@ -162,7 +162,10 @@ class Engine:
             self._pending = None
             return self._collect(pending)
         self._pending, lost = self._launch()
-        return lost + self._collect(pending) + self._give_forced(self._pending)
+        outputs = lost + self._collect(pending) + self._give_forced(self._pending)
+        if not self.has_work:
+            self._runner.keep_on_disk()  # the ends of the last answers, which no further step would keep
+        return outputs
 
     def generate(self, prompts: Iterable[TokenIds], sampling: SamplingParams | None = None) -> list[list[int]]:
         """Continue prompts of token ids to their ends; returns the generated ids, end tokens included."""

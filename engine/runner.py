@@ -153,6 +153,10 @@ class Runner:
     def settle(self, launched: Launched) -> None:
         """Count a step as computed: what it stored is real and may be kept on disk."""
         self._computed += launched.blocks
+        self.keep_on_disk()
+
+    def keep_on_disk(self) -> None:
+        """Hand blocks that are computed, or will be when they are read, to the prefix store's slower tier."""
         for block in self._computed:
             self._prefixes.keep_on_disk(block)
         self._computed = []

@@ -1,0 +1,65 @@
+"""A short causal convolution along the tokens, whose last inputs are kept per sequence."""
+
+import mlx.core as mx
+
+from engine.attention.rows import Rows
+from engine.layers.linear import Linear
+from engine.layers.module import Module
+
+
+class CausalConvolution(Module):
+    """Each channel by itself: y[t] = sum over k of weight[:, k] * x[t - width + 1 + k], plus a bias.
+
+    weight: (channels, width). A token's result is the same whatever it is computed together with.
+    """
+
+    bias: mx.array
+
+    def __init__(self, channels: int, width: int, *, bias: bool) -> None:
+        self.weight = mx.zeros((channels, width))
+        if bias:
+            self.bias = mx.zeros((channels,))
+        self._biased = bias
+
+    def __call__(self, x: mx.array, tail: mx.array | None) -> tuple[mx.array, mx.array]:
+        """Convolve new tokens behind the last inputs of the tokens before them.
+
+        x: (rows, length, channels); tail: (rows, width - 1, channels), or None before the first token
+        Returns the shape of x, and the new tail.
+        """
+        num_rows, length, channels = x.shape
+        width = self.weight.shape[1]
+        if tail is None:
+            tail = mx.zeros((num_rows, width - 1, channels), x.dtype)
+        inputs = mx.concatenate([tail, x], axis=1)
+        y = inputs[:, :length] * self.weight[:, 0]
+        for k in range(1, width):
+            y = y + inputs[:, k : k + length] * self.weight[:, k]
+        return y + self.bias if self._biased else y, inputs[:, length:]
+
+
+class ShortConvolution(Module):
+    """A gated short convolution in the place of attention: out(gate * conv(other gate * x)).
+
+    layer: its number among the layers that keep a state
+    """
+
+    def __init__(self, layer: int, hidden_size: int, width: int, *, bias: bool) -> None:
+        self.in_proj = Linear(hidden_size, 3 * hidden_size, bias=bias)
+        self.conv = CausalConvolution(hidden_size, width, bias=bias)
+        self.o_proj = Linear(hidden_size, hidden_size, bias=bias)
+        self._layer = layer
+
+    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+        """x: (rows, length, hidden_size); returns the same shape."""
+        before, after, value = mx.split(self.in_proj(x), 3, axis=-1)
+        state = rows.state(self._layer)
+        convolved, tail = self.conv(before * value, None if state is None else state[0])
+        rows.keep_state(self._layer, [tail])
+        return self.o_proj(after * convolved)
+
+
+def flat_kernel(name: str, array: mx.array) -> mx.array:
+    """A stored kernel as (channels, width): PyTorch's is (channels, 1, width), MLX's (channels, width, 1)."""
+    is_kernel = name.endswith("conv.weight") or name.endswith("conv1d.weight")
+    return array.reshape(array.shape[0], -1) if is_kernel and array.ndim == 3 else array
