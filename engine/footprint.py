@@ -1,6 +1,5 @@
 """What a model keeps in memory: measured on one token rather than derived, so that no architecture is special."""
 
-import os
 from collections import Counter
 
 import mlx.core as mx
@@ -11,6 +10,7 @@ from engine.cache.room import TokenBytes
 from engine.cache.slab import LayerSlab
 from engine.cache.slots import lone_slot
 from engine.layers.module import EncoderDecoder
+from engine.machine import memory_bytes
 from engine.model import CausalModel
 
 _RESERVE_BYTES = 1 << 30  # for activations, the process itself and its neighbours
@@ -37,8 +37,7 @@ def measure(model: CausalModel, layout: Layout) -> TokenBytes:
 
 def free_bytes(weight_bytes: int) -> int:
     """Bytes that a model with these weights may fill with keys and values, of this machine's memory."""
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(_SMALLEST_BYTES, int(0.75 * installed) - 2 * weight_bytes - _RESERVE_BYTES)
+    return max(_SMALLEST_BYTES, int(0.75 * memory_bytes()) - 2 * weight_bytes - _RESERVE_BYTES)
 
 
 def _bytes_per_place(layer: LayerSlab) -> int:

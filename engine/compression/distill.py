@@ -23,6 +23,7 @@ from engine.evaluation.errors import MemoryTooSmall, TextUnusable, TrainingStopp
 from engine.evaluation.evaluate import check_vocabularies
 from engine.evaluation.progress import Progress, Report, Stop, never, unheard
 from engine.evaluation.texts import Text, cut_windows
+from engine.machine import memory_bytes
 
 _DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 _SHORTEST, _LONGEST = 16, 1 << 16
@@ -168,7 +169,7 @@ def _check(settings: TrainingSettings) -> None:
 def _check_memory(student: Student, trained: dict[str, mx.array]) -> None:
     whole = sum(array.size for array in student.weights.values())
     need = 4 * whole + _TRAINED_BYTES * sum(array.size for array in trained.values())
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    have = memory_bytes()
     if need > have:
         raise MemoryTooSmall(need, have)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from engine.machine import memory_bytes
 from server.errors import ModelTooLarge
 
 # The process itself: interpreter, MLX, buffers of a step.
@@ -24,7 +25,6 @@ _BUDGET_SHARE = 0.75
 _KV_SHARE = 0.25
 _LEAST_KV_BYTES = 64 * 10**6
 _MOST_REMEMBERED = 512
-_CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -115,17 +115,9 @@ def share(name: str, base_bytes: int, budget_bytes: int, kv_bytes: int | None, p
     return Share(base_bytes, given - prefixes, prefixes)
 
 
-def machine_bytes() -> int:
-    """The memory of this machine, or of the container that this process may not grow out of."""
-    total: int = psutil.virtual_memory().total
-    with contextlib.suppress(OSError, ValueError):
-        return min(total, int(_CONTROL_GROUP.read_text()))
-    return total
-
-
 def default_budget() -> int:
     """What models may take together where nobody has said it."""
-    return int(_BUDGET_SHARE * machine_bytes())
+    return int(_BUDGET_SHARE * memory_bytes())
 
 
 def resident_bytes(process_id: int | None) -> int:

@@ -8,9 +8,10 @@ from time import monotonic, time
 
 import psutil
 
+from engine.machine import memory_bytes
 from engine.settings import EngineStats
 from server.errors import ModelTooLarge
-from server.models.footprint import machine_bytes, resident_bytes
+from server.models.footprint import resident_bytes
 from server.models.registry import Registry
 from server.models.served_model import ServedModel
 from server.monitoring.metrics import Metrics
@@ -72,7 +73,7 @@ class Watch:
             "budget_bytes": residency.budget_bytes,
             "reserved_bytes": residency.held_bytes,
             "resident_bytes": own_bytes,
-            "system_bytes": machine_bytes(),
+            "system_bytes": memory_bytes(),
             "available_bytes": int(psutil.virtual_memory().available),
         }
 
