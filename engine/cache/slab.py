@@ -190,11 +190,6 @@ class Slab:
         for state in self.states:
             state.add_slots(num_slots)
 
-    def add_capacity(self, capacity: int) -> None:
-        """Have room for this many tokens per slot."""
-        self.capacity = capacity
-        self.layers = [layer.with_room(self.num_slots, capacity) for layer in self.layers]
-
     def copied(self, slot: int, num_slots: int) -> "Slab":
         """A slab of its own in which every slot holds what this one's `slot` does."""
         copy = Slab(num_slots, self.capacity, self.source_capacity, self.spec, self.layout, self.kernels)
