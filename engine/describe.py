@@ -1,6 +1,5 @@
 """What a loaded model consists of besides its weights: special tokens, memory for keys and values, and ModelInfo."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from engine.cache.blocks import block_tokens
@@ -67,7 +66,7 @@ def describe(
 ) -> ModelInfo:
     """The loaded model's kind, limits and device."""
     config = checkpoint.config
-    own = _context_length(config)
+    own = _UNLIMITED_CONTEXT if checkpoint.context_length is None else checkpoint.context_length
     limits = [limit for limit in (own, settings.context_length, room.longest) if limit is not None]
     return ModelInfo(
         model_type=config["model_type"],
@@ -94,12 +93,6 @@ def _token_ids(checkpoint: Checkpoint, key: str) -> list[int]:
     if any(isinstance(each, bool) or not isinstance(each, int) for each in ids):
         raise CheckpointUnsupported(key, value, "a token id or a list of them")
     return ids
-
-
-def _context_length(config: Mapping[str, Any]) -> int:
-    keys = ("max_position_embeddings", "n_positions", "n_ctx")
-    values = [config[key] for key in keys if isinstance(config.get(key), int)]
-    return values[0] if values else _UNLIMITED_CONTEXT
 
 
 def _quantization(checkpoint: Checkpoint, bits: int | None) -> str:

@@ -3,6 +3,7 @@
 import stat
 from collections.abc import Collection
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ _CONFIG_FILE = "config.json"
 _GENERATION_FILE = "generation_config.json"
 _MAX_CONFIG_BYTES = 8 << 20
 _MAX_MODEL_TYPE_LENGTH = 128
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
 _PICKLE_SUFFIXES = (".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -49,6 +51,26 @@ class Checkpoint:
     def num_bytes(self) -> int:
         """Bytes of all tensors on disk."""
         return sum(entry.num_bytes for entry in self.tensors.values())
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in the weights as they were before quantisation: scales and biases of quantised matrices are none."""
+        quantized = self.quantization if self.format == "safetensors" else {}
+        total = 0
+        for name, entry in self.tensors.items():
+            module, _, part = name.rpartition(".")
+            if module in quantized and part in {"scales", "biases"}:
+                continue
+            values = prod(entry.shape)
+            total += values * 32 // quantized[module].bits if module in quantized and part == "weight" else values
+        return total
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that the model was made for; None where its configuration does not say."""
+        text = self.config.get("text_config")
+        config = text if isinstance(text, dict) else self.config
+        return next((config[key] for key in _CONTEXT_KEYS if isinstance(config.get(key), int)), None)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

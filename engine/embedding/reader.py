@@ -60,7 +60,7 @@ def build_reader(
         raise CheckpointUnsupported("is_causal", False, "true for decoders")
     both_ways = checkpoint.config.get("use_bidirectional_attention") is True
     model = build_model(_without_head(checkpoint), device, on_progress, bits)
-    return DecoderReader(model, checkpoint.config.get("max_position_embeddings"), both_ways=both_ways)
+    return DecoderReader(model, checkpoint.context_length, both_ways=both_ways)
 
 
 class EncoderReader:

@@ -4,7 +4,6 @@ from engine.device import Device  # isort: skip  # first: loads the BLAS before 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import mlx.core as mx
@@ -16,8 +15,6 @@ from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel, Progress, build_model, is_encoder
 from engine.text.load import load_tokenizer
 from engine.text.tokenizer import Tokenizer
-
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +34,12 @@ class LoadedDecoder:
     @property
     def context_length(self) -> int | None:
         """Tokens that the model was made for; None where its configuration does not say."""
-        lengths = [self.checkpoint.config.get(key) for key in _CONTEXT_KEYS]
-        return next((length for length in lengths if isinstance(length, int)), None)
+        return self.checkpoint.context_length
 
     @property
     def num_parameters(self) -> int:
         """Numbers in its weights, those of packed ones counted singly."""
-        return count_parameters(self.checkpoint)
+        return self.checkpoint.num_parameters
 
 
 def load_decoder(path: Path, device: Device, on_progress: Progress | None = None, name: str = "") -> LoadedDecoder:
@@ -61,16 +57,3 @@ def load_decoder(path: Path, device: Device, on_progress: Progress | None = None
     if isinstance(model, EncoderDecoder):
         raise ModelUnfit(name, "has an encoder; this is for models that continue their own prompt")
     return LoadedDecoder(name, checkpoint, model, tokenizer, device)
-
-
-def count_parameters(checkpoint: Checkpoint) -> int:
-    """Numbers in a checkpoint's weights, from its headers. Packed weights count by what they unpack to."""
-    total = 0
-    for entry in checkpoint.tensors.values():
-        path, _, kind = entry.name.rpartition(".")
-        packed = checkpoint.quantization.get(path)
-        if packed is None or checkpoint.format == "gguf":
-            total += prod(entry.shape)
-        elif kind == "weight":
-            total += prod(entry.shape) * 32 // packed.bits
-    return total

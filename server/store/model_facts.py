@@ -2,13 +2,10 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from math import prod
 
 from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from engine.errors import CheckpointError
 from server.store.stored_model import StoredModel
-
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +37,13 @@ def facts_of(model: StoredModel) -> ModelFacts:
     text = config.get("text_config", config)
     return ModelFacts(
         model_type=str(config.get("model_type", "")),
-        num_parameters=_num_parameters(checkpoint),
-        context_length=next((text[key] for key in _CONTEXT_KEYS if isinstance(text.get(key), int)), None),
+        num_parameters=checkpoint.num_parameters,
+        context_length=checkpoint.context_length,
         num_layers=text.get("num_hidden_layers") or text.get("num_layers"),
         hidden_size=text.get("hidden_size") or text.get("d_model"),
         vocab_size=text.get("vocab_size"),
         quantization=_quantization(checkpoint),
     )
-
-
-def _num_parameters(checkpoint: Checkpoint) -> int:
-    """Weights as they were before packing: scales and biases of packed matrices are none."""
-    packed = checkpoint.quantization if checkpoint.format == "safetensors" else {}
-    total = 0
-    for name, entry in checkpoint.tensors.items():
-        module, _, part = name.rpartition(".")
-        if module in packed and part in {"scales", "biases"}:
-            continue
-        values = prod(entry.shape)
-        total += values * 32 // packed[module].bits if module in packed and part == "weight" else values
-    return total
 
 
 def _quantization(checkpoint: Checkpoint) -> str:

@@ -93,9 +93,8 @@ def test_an_interrupted_measurement_is_of_what_was_read_and_says_so(loaded, text
 
 def test_parameters_are_counted_alike_packed_or_not(starter_model, loaded):
     from engine.checkpoint.checkpoint import open_checkpoint
-    from engine.evaluation.decoder import count_parameters
 
-    assert count_parameters(open_checkpoint(starter_model)) == 134_515_008
+    assert open_checkpoint(starter_model).num_parameters == 134_515_008
     decoder = loaded("llama")
     assert decoder.num_parameters == sum(array.size for array in decoder.model.parameters().values())
 
