@@ -22,7 +22,7 @@ from engine.errors import ParameterInvalid
 from engine.footprint import measure
 from engine.launched import Launched, ScoredPrompt
 from engine.layers.module import EncoderDecoder
-from engine.model import Progress, build_model
+from engine.model import OnProgress, build_model
 from engine.requests import FinishReason, GenerationRequest, PrefixNote, SampledToken, StepOutput, TokenIds
 from engine.runner import Runner
 from engine.sampling.grammar import GrammarCompiler, GrammarRow
@@ -50,7 +50,7 @@ class Engine:
         self,
         path: Path | str,
         settings: EngineSettings | None = None,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         settings = settings or EngineSettings()
         device = prepare_device(settings.kernels, settings.threads)

@@ -20,7 +20,7 @@ from engine.layers.linear import Weight
 from engine.layers.module import Architecture, Module
 from engine.quantization_rules import Packing, allowed, stays_packed
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 # Model types that are another's architecture under a name of their own.
 _SHARED_ARCHITECTURES = {"mt5": "t5", "xlm-roberta": "roberta"}
@@ -68,7 +68,7 @@ def architecture_names() -> list[str]:
 
 
 def build_model(
-    checkpoint: Checkpoint, device: Device, on_progress: Progress | None = None, bits: int | None = None
+    checkpoint: Checkpoint, device: Device, on_progress: OnProgress | None = None, bits: int | None = None
 ) -> CausalModel:
     """Build a model that writes text, load its weights and evaluate them.
 
@@ -83,7 +83,7 @@ def build_model(
 
 
 def build_encoder(
-    checkpoint: Checkpoint, device: Device, on_progress: Progress | None = None, bits: int | None = None
+    checkpoint: Checkpoint, device: Device, on_progress: OnProgress | None = None, bits: int | None = None
 ) -> Encoder:
     """Build a model that reads texts for embeddings or scores. Otherwise as build_model."""
     model = _build(checkpoint, device, on_progress, bits)
@@ -109,7 +109,7 @@ def outline(checkpoint: Checkpoint) -> Architecture:
 
 
 def _build(
-    checkpoint: Checkpoint, device: Device, on_progress: Progress | None, bits: int | None
+    checkpoint: Checkpoint, device: Device, on_progress: OnProgress | None, bits: int | None
 ) -> CausalModel | Encoder:
     model: Any = outline(checkpoint)
     _expect_packed(model, checkpoint)
@@ -145,7 +145,7 @@ def _load(
     model: Architecture | CausalModel,
     checkpoint: Checkpoint,
     device: Device,
-    on_progress: Progress | None,
+    on_progress: OnProgress | None,
     bits: int | None,
 ) -> None:
     modules = dict(model.modules())
@@ -176,7 +176,7 @@ def _pack(module: Module, path: str, bits: int, *, packed: bool) -> None:
         module.pack_anew(wanted)
 
 
-def _counted(checkpoint: Checkpoint, device: Device, on_progress: Progress | None) -> Iterator[tuple[str, mx.array]]:
+def _counted(checkpoint: Checkpoint, device: Device, on_progress: OnProgress | None) -> Iterator[tuple[str, mx.array]]:
     done = 0
     # Scales in float32, which some of GGML's types need, would have Metal compute everything in float32.
     for name, array in load_tensors(checkpoint, exact=device.kind == "cpu"):

@@ -6,7 +6,7 @@ from itertools import groupby
 import mlx.core as mx
 
 from engine.evaluation.decoder import LoadedDecoder
-from engine.evaluation.progress import Progress, Report
+from engine.progress import Progress, Report
 
 _BATCH_TOKENS = 1024
 

@@ -21,9 +21,9 @@ from engine.device import Device
 from engine.errors import ChoiceInvalid
 from engine.evaluation.errors import MemoryTooSmall, TextUnusable, TrainingStopped
 from engine.evaluation.evaluate import check_vocabularies
-from engine.evaluation.progress import Progress, Report, Stop, never, unheard
 from engine.evaluation.texts import Text, cut_windows
 from engine.machine import memory_bytes
+from engine.progress import Progress, Report, Stop, never, unheard
 
 _DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 _SHORTEST, _LONGEST = 16, 1 << 16

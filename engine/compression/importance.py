@@ -14,10 +14,10 @@ from engine.compression.calibration import read_all
 from engine.compression.stack import layers_of, parts_replaced
 from engine.evaluation.decoder import LoadedDecoder
 from engine.evaluation.errors import ModelUnfit
-from engine.evaluation.progress import Report
 from engine.layers.attention import SelfAttention
 from engine.layers.fused import Branch, Norm
 from engine.layers.mlp import GatedMLP
+from engine.progress import Report
 
 MLP, ATTENTION = "mlp", "self_attn"
 

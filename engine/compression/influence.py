@@ -8,7 +8,7 @@ import mlx.core as mx
 from engine.compression.calibration import read_all
 from engine.compression.stack import layers_of, replaced
 from engine.evaluation.decoder import LoadedDecoder
-from engine.evaluation.progress import Report
+from engine.progress import Report
 
 
 class _Watched:

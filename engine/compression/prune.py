@@ -29,9 +29,9 @@ from engine.conversion.tensor_reader import TensorReader
 from engine.device import Device
 from engine.errors import CheckpointUnsupported, ChoiceInvalid
 from engine.evaluation.errors import ModelUnfit
-from engine.evaluation.progress import Progress, Report, unheard
 from engine.evaluation.texts import Text, cut_windows
 from engine.model import outline
+from engine.progress import Progress, Report, unheard
 
 Part = Literal["mlp", "attention"]
 _WIDTH_STEPS = (64, 32, 16, 8)  # a width that divides by one of them can be quantised, and suits the kernels

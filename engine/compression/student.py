@@ -20,11 +20,11 @@ from engine.device import Device
 from engine.errors import ChoiceInvalid
 from engine.evaluation.decoder import LoadedDecoder, load_decoder
 from engine.evaluation.errors import ModelUnfit
-from engine.evaluation.progress import Progress, Report
 from engine.layers.linear import Weight
 from engine.layers.module import Architecture
 from engine.layers.norm import UnitOffsetRMSNorm
 from engine.model import outline
+from engine.progress import Progress, Report
 
 _INITIAL_DEVIATION = 0.02
 _INNER_STEP = 32

@@ -16,7 +16,7 @@ from engine.compression.student import Student
 from engine.compression.training_settings import TrainingSettings
 from engine.compression.training_state import TrainingState
 from engine.evaluation.errors import TrainingDiverged
-from engine.evaluation.progress import Stop
+from engine.progress import Stop
 
 _BETAS = [0.9, 0.95]
 _LONGEST_GRADIENT = 1.0

@@ -14,11 +14,12 @@ from engine.conversion.folder_writer import TensorSpec
 from engine.conversion.packing import num_packed_bytes
 from engine.conversion.plan import FLOATS, Matrix, Plan
 from engine.conversion.quantize import decided, dtype_of, open_plan
-from engine.conversion.rewrite import ConversionProgress, Report, Written, rewrite
+from engine.conversion.rewrite import Written, rewrite
 from engine.conversion.sensitivity import Sensitivity, expected_loss
 from engine.errors import ChoiceInvalid
 from engine.evaluation.decoder import load_decoder
 from engine.evaluation.texts import Text, cut_windows, read_text
+from engine.progress import Progress, Report
 from engine.quantization_rules import Packing, allowed, uniform
 
 # What a matrix may become, besides staying as it is.
@@ -86,7 +87,7 @@ def _candidates(
                 for form in _forms(matrix)
             ]
             if report is not None:
-                report(ConversionProgress(0, 0, len(found), len(matrices), stage="measuring"))
+                report(Progress("measuring", len(found), len(matrices), "matrices"))
     return found
 
 

@@ -10,9 +10,10 @@ from engine.checkpoint.checkpoint import open_checkpoint, open_foreign
 from engine.checkpoint.tensors import Quantization
 from engine.conversion.gptq import METHODS, ForeignReader
 from engine.conversion.plan import Matrix, Plan
-from engine.conversion.rewrite import Report, Written, rewrite
+from engine.conversion.rewrite import Written, rewrite
 from engine.conversion.tensor_reader import TensorReader
 from engine.errors import ChoiceInvalid
+from engine.progress import Report
 from engine.quantization_rules import Packing, Rule, fixed_mixture, stays_packed, uniform
 
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}

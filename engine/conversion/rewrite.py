@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import mlx.core as mx
 
@@ -20,22 +20,9 @@ from engine.conversion.packing import Arrays, pack, packed_specs, unpack
 from engine.conversion.plan import FLOATS, Matrix, Plan
 from engine.conversion.side_files import side_files
 from engine.errors import NotFinite
+from engine.progress import Progress, Report
 
 Decide = Callable[[Matrix], Quantization | None]
-
-
-@dataclass(frozen=True, slots=True)
-class ConversionProgress:
-    """How far a conversion has come. Bytes are of the source.
-
-    layer: that is being written, from 1; 0 for what belongs to none. While a mixture is measured, matrices instead
-    """
-
-    done_bytes: int
-    total_bytes: int
-    layer: int
-    num_layers: int
-    stage: Literal["writing", "measuring"] = "writing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +42,6 @@ class Written:
     def bits_per_weight(self) -> float:
         """Bits per parameter, scales included."""
         return 8 * self.num_bytes / max(1, self.num_values)
-
-
-Report = Callable[[ConversionProgress], None]
 
 
 def rewrite(
@@ -126,11 +110,19 @@ def _write_units(
             if report is not None:
                 share = unit.num_bytes * first_row // max(1, matrix.shape[0] if matrix.shape else 1)
                 layer = 0 if matrix.layer is None else matrix.layer + 1
-                report(ConversionProgress(done + share, total, layer, plan.num_layers))
+                report(_progress(done + share, total, layer, plan))
         done += unit.num_bytes
         mx.clear_cache()  # buffers of one size are seldom of use for the next unit
     if report is not None:
-        report(ConversionProgress(total, total, plan.num_layers, plan.num_layers))
+        report(
+            Progress("writing", total // 10**6, total // 10**6, "MB", f"layer {plan.num_layers} of {plan.num_layers}")
+        )
+
+
+def _progress(done_bytes: int, total_bytes: int, layer: int, plan: Plan) -> Progress:
+    """layer: the one that is being written, from 1; 0 for a tensor of no layer. Bytes are of the source."""
+    note = f"layer {layer} of {plan.num_layers}" if layer else ""
+    return Progress("writing", done_bytes // 10**6, total_bytes // 10**6, "MB", note)
 
 
 def _specs(matrix: Matrix, how: Quantization | None, dtype: mx.Dtype | None) -> list[TensorSpec]:

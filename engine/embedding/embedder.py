@@ -23,7 +23,7 @@ from engine.embedding.pooling import Pooling
 from engine.embedding.reader import Reader, build_reader
 from engine.embedding.sentence_settings import MODULES_FILE, SentenceSettings, read_sentence_settings
 from engine.errors import CheckpointUnsupported, ContextLengthExceeded, NotFinite, ParameterInvalid
-from engine.model import Progress
+from engine.model import OnProgress
 from engine.settings import EngineStats, Kernels, ModelInfo
 from engine.step_time import StepTime
 
@@ -65,7 +65,7 @@ class Embedder:
         self,
         path: Path | str,
         settings: EmbedderSettings | None = None,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         settings = settings or EmbedderSettings()
         device = prepare_device(settings.kernels, settings.threads)

@@ -13,7 +13,7 @@ from engine.device import Device
 from engine.embedding.sentence_settings import MODULES_FILE
 from engine.errors import CheckpointUnsupported
 from engine.layers.encoder import Encoder
-from engine.model import CausalModel, Progress, build_encoder, build_model, is_encoder
+from engine.model import CausalModel, OnProgress, build_encoder, build_model, is_encoder
 
 _UNLIMITED_LENGTH = 2048  # for models whose positions are relative and have no end of their own
 
@@ -48,7 +48,7 @@ def only_reads(checkpoint: Checkpoint) -> bool:
 
 
 def build_reader(
-    checkpoint: Checkpoint, device: Device, on_progress: Progress | None = None, bits: int | None = None
+    checkpoint: Checkpoint, device: Device, on_progress: OnProgress | None = None, bits: int | None = None
 ) -> Reader:
     """Build a model for which only_reads holds. Raises as build_model does."""
     checkpoint = _without_decoder(checkpoint)

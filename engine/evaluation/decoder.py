@@ -12,7 +12,7 @@ from engine.attention.whole_rows import WholeRows
 from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from engine.evaluation.errors import ModelUnfit
 from engine.layers.module import EncoderDecoder
-from engine.model import CausalModel, Progress, build_model, is_encoder
+from engine.model import CausalModel, OnProgress, build_model, is_encoder
 from engine.text.load import load_tokenizer
 from engine.text.tokenizer import Tokenizer
 
@@ -42,7 +42,7 @@ class LoadedDecoder:
         return self.checkpoint.num_parameters
 
 
-def load_decoder(path: Path, device: Device, on_progress: Progress | None = None, name: str = "") -> LoadedDecoder:
+def load_decoder(path: Path, device: Device, on_progress: OnProgress | None = None, name: str = "") -> LoadedDecoder:
     """Load a model that continues its own prompt.
 
     name: for reports; the path's own otherwise

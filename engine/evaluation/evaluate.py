@@ -15,9 +15,9 @@ from engine.cache.slots import Slot, lone_slot
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.errors import ChoiceInvalid
 from engine.evaluation.errors import ModelsDiffer, OutputNotFinite
-from engine.evaluation.progress import Progress, Report, Stop, never, unheard
 from engine.evaluation.scoring import Tally, score_windows
 from engine.evaluation.texts import Text, cut_windows, num_scored
+from engine.progress import Progress, Report, Stop, never, unheard
 
 _WRITTEN_TOKENS = 32
 _MIN_WINDOW = 8

@@ -19,8 +19,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from engine.evaluation.progress import Progress as WorkProgress
-from engine.evaluation.progress import Report as WorkReport
+from engine.progress import Progress as WorkProgress
+from engine.progress import Report as WorkReport
 from server.store.progress import Progress, Report
 
 _NUMBERS = {"SIZE", "PARAMETERS", "PERPLEXITY", "BITS/BYTE", "DIVERGENCE", "TOP-1", "READ TOK/S", "WRITE TOK/S"}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from engine.evaluation.progress import Progress, Report
+from engine.progress import Progress, Report
 from server.terminal.output import is_terminal, note, say
 
 _PLAIN_STEP = 0.1

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.conversion.rewrite import ConversionProgress, Report, Written
+from engine.conversion.rewrite import Written
 from engine.errors import ChoiceInvalid
-from engine.evaluation.progress import Progress
+from engine.progress import Report
 from server.cli.find import store_of
 from server.cli.jobs.new_model import name_after, new_model, source_of
 from server.settings import Settings
@@ -33,7 +33,7 @@ def make(name: str, output: str | None, settings: Settings, suffix: str, work: W
         new_model(output or name_after(source, suffix), store, source, suffix) as target,
         work_report(source.id) as show,
     ):
-        written = work(source.path, target.path, lambda progress: show(_shown(progress)))
+        written = work(source.path, target.path, show)
     if written.kept and written.num_packed:
         more = f" and {len(written.kept) - _MAX_NAMED} more" if len(written.kept) > _MAX_NAMED else ""
         note(f"Not packed: {', '.join(written.kept[:_MAX_NAMED])}{more}.")
@@ -49,10 +49,3 @@ def bytes_of_size(text: str) -> int:
     if match is None:
         raise ChoiceInvalid("target size", f"{shown(text)} is no size: one looks like 500MB or 4.2GB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def _shown(progress: ConversionProgress) -> Progress:
-    if progress.stage == "measuring":
-        return Progress("measuring", progress.layer, progress.num_layers, "matrices")
-    layer = f"layer {progress.layer} of {progress.num_layers}" if progress.layer else ""
-    return Progress("writing", progress.done_bytes // 1_000_000, progress.total_bytes // 1_000_000, "MB", layer)

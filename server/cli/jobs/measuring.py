@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from engine.device import prepare_device, return_freed_memory
 from engine.evaluation.decoder import LoadedDecoder, load_decoder
 from engine.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
-from engine.evaluation.progress import Progress, Report, Stop
 from engine.evaluation.texts import Text
+from engine.progress import Progress, Report, Stop
 from server.cli.find import model_here, store_of
 from server.terminal.work_terminal import until_interrupted, work_report
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is being done, and how much of it is done, of how much, in `unit`. note: the latest figure, in words."""
+    """A stage of the work, and how far it has come: `done` of `total`, in `unit`. note: the latest figure, in words."""
 
     stage: str
     done: int
