@@ -203,7 +203,7 @@ class Engine:
             _log.exception("a step failed")
             return self._lose(pending.step.sequences, pending)
         self._observe(pending.step)
-        self._runner.settle(pending)
+        self._runner.commit(pending)
         outputs = [self._scored_output(*each) for each in scores if not each[0].sequence.finished]
         return outputs + [
             output for sequence, new in tokens if not sequence.finished for output in self._outputs(sequence, new)

@@ -114,11 +114,11 @@ def _build(
     model: Any = outline(checkpoint)
     _expect_packed(model, checkpoint)
     _load(model, checkpoint, device, on_progress, bits)
-    _settle(model, device)
+    _prepare(model, device)
     mx.eval(list(model.parameters().values()))
-    return_freed_memory()  # what weights were before they were settled is never needed again
-    settled: CausalModel | Encoder = model
-    return settled
+    return_freed_memory()  # what weights were before they were prepared is never needed again
+    prepared: CausalModel | Encoder = model
+    return prepared
 
 
 def _architecture(checkpoint: Checkpoint) -> type[Any]:
@@ -198,6 +198,6 @@ def is_derived(name: str) -> bool:
     return name.endswith(("rotary_emb.inv_freq", "rope_freqs.weight")) or name.startswith("lm_head.")
 
 
-def _settle(model: Architecture | CausalModel, device: Device) -> None:
+def _prepare(model: Architecture | CausalModel, device: Device) -> None:
     for _, module in model.modules():
-        module.settle(device)
+        module.prepare(device)

@@ -150,7 +150,7 @@ class Runner:
             tuple(work.forced),
         )
 
-    def settle(self, launched: Launched) -> None:
+    def commit(self, launched: Launched) -> None:
         """Count a step as computed: what it stored is real and may be kept on disk."""
         self._computed += launched.blocks
         self.keep_on_disk()

@@ -1,7 +1,7 @@
 """A model as a function of its weights: float arrays in, logits out, in operations that gradients flow through.
 
 Kernels have no gradients and packed weights no slopes, so weights are expanded to float32 and the kernels stay off. The
-same architecture files compute: before a pass the arrays are put into the modules and settled in the wanted precision.
+same architecture files compute: before a pass the arrays are put into the modules and prepared in the wanted precision.
 """
 
 from engine.device import Device  # isort: skip  # first: loads the BLAS before mlx
@@ -53,4 +53,4 @@ class FloatModel:
             module: Any = self._modules[path]
             setattr(module, attribute, array)
         for module in self._modules.values():
-            module.settle(self._device)
+            module.prepare(self._device)

@@ -61,7 +61,7 @@ class _Dense:
             if array is None or array.shape != expected.shape:
                 raise CheckpointCorrupt("model.safetensors", f"linear.{name} of shape {expected.shape} is missing")
             setattr(self._linear, name, array)
-        self._linear.settle(device)
+        self._linear.prepare(device)
         mx.eval(list(self._linear.arrays().values()))
 
     def __call__(self, x: mx.array) -> mx.array:

@@ -19,7 +19,7 @@ from engine.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class LoadedDecoder:
-    """A model that continues its own prompt, and the device it is settled on."""
+    """A model that continues its own prompt, and the device it is prepared on."""
 
     name: str
     checkpoint: Checkpoint

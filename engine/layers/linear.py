@@ -65,7 +65,7 @@ class Weight(Module):
         self._quantization = quantization
         mx.eval(self.weight, self.scales, rest)
 
-    def settle(self, device: Device) -> None:
+    def prepare(self, device: Device) -> None:
         """Bring loaded arrays into the form this device computes with."""
         if device.native is not None:
             self._pack(device.native)
@@ -156,9 +156,9 @@ class Linear(Weight):
         if bias:
             self.bias = mx.zeros((output_size,))
 
-    def settle(self, device: Device) -> None:
+    def prepare(self, device: Device) -> None:
         """Bring loaded arrays into the form this device computes with."""
-        super().settle(device)
+        super().prepare(device)
         if self._biased:
             self.bias = device.in_precision(self.bias)
         self._call = multiplication([self])

@@ -12,9 +12,9 @@ from engine.device import Device
 class Module:
     """Base of every layer. Public attributes that are arrays, modules or lists of modules make up the tree."""
 
-    _native: Any = None  # the kernels of the device it is settled on, where there are some
+    _native: Any = None  # the kernels of the device it is prepared on, where there are some
 
-    def settle(self, device: Device) -> None:
+    def prepare(self, device: Device) -> None:
         """Bring loaded arrays into the form this device computes with, and learn its kernels."""
         self._native = device.native
         for name, array in self.arrays().items():

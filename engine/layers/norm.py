@@ -36,9 +36,9 @@ class RMSNorm(Module):
 class UnitOffsetRMSNorm(RMSNorm):
     """RMSNorm whose factor is 1 + weight (Gemma)."""
 
-    def settle(self, device: Device) -> None:
+    def prepare(self, device: Device) -> None:
         """Bring loaded arrays into the form this device computes with."""
-        super().settle(device)
+        super().prepare(device)
         self._factors = 1.0 + self.weight
 
     @property
