@@ -185,7 +185,7 @@ class ModelTooLarge(ApiError):
         pinned = f", of which pinned models hold {_gigabytes(pinned_bytes)}" if pinned_bytes else ""
         super().__init__(
             f"{name} needs about {_gigabytes(needed_bytes)} of memory, and models may take "
-            f"{_gigabytes(budget_bytes)} together{pinned} (--memory-budget).",
+            f"{_gigabytes(budget_bytes)} together{pinned} (--memory-budget-gb).",
             param="model",
         )
         self.needed_bytes = needed_bytes

@@ -87,7 +87,7 @@ class ModelStatus(TypedDict):
 class ServerMemory(TypedDict):
     """Memory of all models together.
 
-    budget_bytes: what models may take together (--memory-budget)
+    budget_bytes: what models may take together (--memory-budget-gb)
     reserved_bytes: what admission counts for those that are loaded, load or drain
     resident_bytes: of this process and all its workers
     system_bytes, available_bytes: the machine's memory, and how much of it programs may still have

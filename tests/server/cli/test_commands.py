@@ -16,6 +16,7 @@ import typer.main
 from server.cli.app import app
 from server.cli.commands import WHERE
 from server.exit_codes import INTERRUPTED
+from server.options import declared
 from server.settings import Settings
 from server.store.local_source import LocalSource
 
@@ -191,9 +192,25 @@ def test_path_is_served_in_place_and_never_copied(stored):
 
 def test_defaults_in_the_help_are_those_of_the_settings():
     parameters = {each.name: each for each in typer.main.get_command(app).commands["serve"].params}
-    for flag, field in {"host": "host", "port": "port", "max_queue": "max_queue", "log_level": "log_level"}.items():
-        assert parameters[flag].show_default == str(Settings.model_fields[field].default)
-    assert parameters["model"].show_default == ", ".join(Settings.model_fields["models"].default)
+    for name in ("host", "port", "max_queue", "log_level"):
+        assert parameters[name].show_default == str(Settings.model_fields[name].default)
+    assert parameters["models"].show_default == ", ".join(Settings.model_fields["models"].default)
+
+
+def test_every_setting_is_declared_once_and_its_flag_follows():
+    parameters = {each.name: each for each in typer.main.get_command(app).commands["serve"].params}
+    elsewhere = {"api_keys", "hf_home", "hf_hub_cache", "hf_hub_offline", "xdg_cache_home"}
+    assert {*Settings.model_fields} == {*declared()} | elsewhere
+    for setting in declared().values():
+        assert setting.option.help[0].isupper()
+        assert setting.option.help.endswith(".")
+        if setting.flag is not None:
+            assert parameters[setting.name].opts == [setting.flag]
+
+
+def test_bounds_of_a_setting_hold_for_its_flag_and_its_variable(bramley):
+    assert "greater than or equal to 1" in bramley("serve", "--max-queue", "0").stderr
+    assert "greater than or equal to 1" in bramley("serve", BRAMLEY_MAX_QUEUE="0").stderr
 
 
 def test_interrupted_pull_leaves_nothing_running(environment, tmp_path):
