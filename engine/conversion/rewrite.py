@@ -114,9 +114,7 @@ def _write_units(
         done += unit.num_bytes
         mx.clear_cache()  # buffers of one size are seldom of use for the next unit
     if report is not None:
-        report(
-            Progress("writing", total // 10**6, total // 10**6, "MB", f"layer {plan.num_layers} of {plan.num_layers}")
-        )
+        report(_progress(total, total, plan.num_layers, plan))
 
 
 def _progress(done_bytes: int, total_bytes: int, layer: int, plan: Plan) -> Progress:
