@@ -5,8 +5,8 @@ from typing import Any
 from engine.cache.blocks import block_tokens
 from engine.cache.content import Content
 from engine.cache.disk import DiskTier
+from engine.cache.kv_budget import KVBudget
 from engine.cache.prefix import PrefixStore
-from engine.cache.room import Room
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.fingerprint import fingerprint
 from engine.device import Device
@@ -62,12 +62,12 @@ def prefix_store(
 
 
 def describe(
-    checkpoint: Checkpoint, model: CausalModel, settings: EngineSettings, device: Device, room: Room
+    checkpoint: Checkpoint, model: CausalModel, settings: EngineSettings, device: Device, kv_budget: KVBudget
 ) -> ModelInfo:
     """The loaded model's kind, limits and device."""
     config = checkpoint.config
     own = _UNLIMITED_CONTEXT if checkpoint.context_length is None else checkpoint.context_length
-    limits = [limit for limit in (own, settings.context_length, room.longest) if limit is not None]
+    limits = [limit for limit in (own, settings.context_length, kv_budget.longest) if limit is not None]
     return ModelInfo(
         model_type=config["model_type"],
         kind="encoder-decoder" if isinstance(model, EncoderDecoder) else "decoder",

@@ -12,8 +12,8 @@ from pathlib import Path
 from time import monotonic
 
 from engine.admission import check_memory, check_request
+from engine.cache.kv_budget import KVBudget
 from engine.cache.layout import layout_for
-from engine.cache.room import Room
 from engine.cache.slots import SlotPool
 from engine.cache.snapshot_points import SnapshotPoints, interval_for
 from engine.checkpoint.checkpoint import open_checkpoint
@@ -61,10 +61,10 @@ class Engine:
         layout = layout_for(settings.kv_bits)
         weight_bytes = weight_bytes_of(settings, checkpoint, model)
         token_bytes = measure(model, layout)
-        self._room = Room(token_bytes, kv_bytes_of(settings, weight_bytes))
+        self._kv_budget = KVBudget(token_bytes, kv_bytes_of(settings, weight_bytes))
         self._prefixes = prefix_store(settings, checkpoint, model, weight_bytes)
-        self.info = describe(checkpoint, model, settings, device, self._room)
-        slots = SlotPool(model.cache, layout, self._room, device.native)
+        self.info = describe(checkpoint, model, settings, device, self._kv_budget)
+        slots = SlotPool(model.cache, layout, self._kv_budget, device.native)
         points = SnapshotPoints(ends, interval_for(token_bytes))
         self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, ends, points, starts, device.native)
         self._grammars = GrammarCompiler(lambda: load_tokenizer(checkpoint), self.info.vocab_size, ends)
@@ -72,7 +72,7 @@ class Engine:
         self._scheduler = Scheduler(
             settings.max_rows,
             self._step_time,
-            self._room,
+            self._kv_budget,
             self._begin,
             self._runner.pause,
             has_source=bool(starts),
@@ -96,7 +96,7 @@ class Engine:
         Raises ContextLengthExceeded, GrammarInvalid and ParameterInvalid.
         """
         check_request(request, self.info, self._runner.end_ids_of(request))
-        check_memory(self._scheduler.needed_bytes(request), self._room.limit_bytes)
+        check_memory(self._scheduler.needed_bytes(request), self._kv_budget.limit_bytes)
         if request.request_id in self._live:
             raise ParameterInvalid("request_id", f"Request {request.request_id} is already running.")
         if request.sampling.grammar is not None:
@@ -138,8 +138,8 @@ class Engine:
         return EngineStats(
             num_running=self.num_running,
             num_waiting=self.num_waiting,
-            kv_bytes=self._room.num_bytes,
-            kv_limit_bytes=self._room.limit_bytes or 0,
+            kv_bytes=self._kv_budget.num_bytes,
+            kv_limit_bytes=self._kv_budget.limit_bytes or 0,
             prefix_bytes=self._prefixes.num_bytes,
             prefix_blocks=self._prefixes.num_blocks,
             queried_tokens=self._runner.queried_tokens,

@@ -5,8 +5,8 @@ from collections import Counter
 import mlx.core as mx
 
 from engine.attention.rows import Rows
+from engine.cache.kv_budget import TokenBytes
 from engine.cache.layout import Layout, Planes
-from engine.cache.room import TokenBytes
 from engine.cache.slab import LayerSlab
 from engine.cache.slots import lone_slot
 from engine.layers.module import EncoderDecoder

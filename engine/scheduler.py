@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from engine.cache.room import Room, capacity_for
+from engine.cache.kv_budget import KVBudget, capacity_for
 from engine.requests import GenerationRequest
 from engine.sequence import Sequence
 from engine.step_time import StepTime
@@ -45,7 +45,7 @@ class Scheduler:
 
     max_rows: int
     step_time: StepTime
-    room: Room
+    kv_budget: KVBudget
     begin: Callable[[Sequence], int] = lambda _: 0
     pause: Callable[[Sequence], None] = lambda _: None
     has_source: bool = False
@@ -80,7 +80,7 @@ class Scheduler:
         """Admit what fits, and choose. Counts the chosen work as done. now: seconds on the engine's clock."""
         self._admit(now)
         decoding = [each for each in self._running if each.forced or (not each.prompt_left and not each.complete)]
-        decode = [each for each in self._with_room(decoding, now) if not each.prompt_left]
+        decode = [each for each in self._with_memory(decoding, now) if not each.prompt_left]
         prefill = self._prefill(len(decode), now)
         for sequence in decode:
             sequence.sampled += 1
@@ -111,7 +111,7 @@ class Scheduler:
     def needed_bytes(self, request: GenerationRequest) -> int:
         """Bytes that a request may come to hold."""
         copies = request.sampling.num_beams + 1 if request.sampling.num_beams > 1 else 1
-        return copies * self.room.needed_bytes(*self.longest(request))
+        return copies * self.kv_budget.needed_bytes(*self.longest(request))
 
     def _admit(self, now: float) -> None:
         # A paused sequence's last token may be on its way: the tokens to prefill again are not known before.
@@ -126,15 +126,15 @@ class Scheduler:
             sequence.to_prefill = sequence.num_tokens
 
     def _take(self, sequence: Sequence) -> bool:
-        """Reserve a slot with room for the start; the whole of it for beams, which are never paused."""
+        """Reserve a slot that is large enough to start; for beams, which are never paused, large enough to end."""
         longest, source = self.longest(sequence.request)
         stored = 1 + len(sequence.outputs) if self.has_source else sequence.num_tokens
         start = longest if sequence.searched else min(longest, stored + _HEADROOM_TOKENS)
         extra = sequence.request.sampling.num_beams if sequence.searched else 0
-        if not self.room.fits(start, source, extra):
+        if not self.kv_budget.fits(start, source, extra):
             return False
-        sequence.held = self.room.take(start, source)
-        self.room.hold(extra * self.room.needed_bytes(start, source))
+        sequence.held = self.kv_budget.take(start, source)
+        self.kv_budget.hold(extra * self.kv_budget.needed_bytes(start, source))
         return True
 
     def _stop(self, sequence: Sequence) -> None:
@@ -147,13 +147,13 @@ class Scheduler:
     def _give_back(self, sequence: Sequence) -> None:
         if sequence.held is None:
             return
-        self.room.give_back(*sequence.held)
+        self.kv_budget.give_back(*sequence.held)
         if sequence.searched:
-            self.room.hold(-sequence.request.sampling.num_beams * self.room.needed_bytes(*sequence.held))
+            self.kv_budget.hold(-sequence.request.sampling.num_beams * self.kv_budget.needed_bytes(*sequence.held))
         sequence.held = None
 
-    def _with_room(self, decode: list[Sequence], now: float) -> list[Sequence]:
-        """Make room for one more token in every row. Where there is none, the row that is last in line gives way."""
+    def _with_memory(self, decode: list[Sequence], now: float) -> list[Sequence]:
+        """Reserve memory for one more token per sequence. When it runs out, the sequence with the highest score is paused."""
         if self.endless_tokens is not None:
             for sequence in [each for each in decode if self._needed(each) > self.endless_tokens]:
                 self._stop(sequence)
@@ -169,10 +169,10 @@ class Scheduler:
         needed = self._needed(sequence)
         if needed <= capacity or sequence.searched:
             return True
-        if not self.room.fits(capacity_for(needed), source):
+        if not self.kv_budget.fits(capacity_for(needed), source):
             return False
-        sequence.held = self.room.take(capacity_for(needed), source)
-        self.room.give_back(capacity, source)
+        sequence.held = self.kv_budget.take(capacity_for(needed), source)
+        self.kv_budget.give_back(capacity, source)
         return True
 
     def _needed(self, sequence: Sequence) -> int:

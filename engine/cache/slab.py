@@ -109,22 +109,22 @@ class LayerSlab:
         self.num_slots = slots.size
         self.planes = [plane[slots] for plane in self.planes]
 
-    def with_room(self, num_slots: int, capacity: int) -> "LayerSlab":
+    def grown(self, num_slots: int, capacity: int) -> "LayerSlab":
         """A copy with more slots, or more places each."""
-        grown = LayerSlab(num_slots, capacity, self.window, self.kernels, reads_all=self._reads_all)
+        copy = LayerSlab(num_slots, capacity, self.window, self.kernels, reads_all=self._reads_all)
         for plane in self.planes:
-            room = grown._room((num_slots, plane.shape[1], grown.places, plane.shape[3]), plane.dtype)
-            room[: plane.shape[0], :, : plane.shape[2]] = plane
-            grown.planes.append(room)
-        return grown
+            larger = copy._plane((num_slots, plane.shape[1], copy.places, plane.shape[3]), plane.dtype)
+            larger[: plane.shape[0], :, : plane.shape[2]] = plane
+            copy.planes.append(larger)
+        return copy
 
     def make(self, like: Sequence[mx.array]) -> None:
         """Have planes for tokens like these, (..., heads, any, width) each."""
         if not self.planes:
             shapes = [(self.num_slots, plane.shape[1], self.places, plane.shape[3]) for plane in like]
-            self.planes = [self._room(shape, plane.dtype) for shape, plane in zip(shapes, like, strict=True)]
+            self.planes = [self._plane(shape, plane.dtype) for shape, plane in zip(shapes, like, strict=True)]
 
-    def _room(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+    def _plane(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         # MLX's own operations read places that hold nothing yet, and mask them; the kernels stop before.
         array: mx.array = mx.zeros(shape, dtype) if self._reads_all else self.kernels.empty(shape, dtype)
         return array
@@ -185,8 +185,8 @@ class Slab:
     def add_slots(self, num_slots: int) -> None:
         """Have this many slots from now on; those in use keep their numbers."""
         self.num_slots = num_slots
-        self.layers = [layer.with_room(num_slots, self.capacity) for layer in self.layers]
-        self.sources = [layer.with_room(num_slots, self.source_capacity) for layer in self.sources]
+        self.layers = [layer.grown(num_slots, self.capacity) for layer in self.layers]
+        self.sources = [layer.grown(num_slots, self.source_capacity) for layer in self.sources]
         for state in self.states:
             state.add_slots(num_slots)
 

@@ -6,8 +6,8 @@ from typing import Any
 import mlx.core as mx
 
 from engine.cache.content import Content
+from engine.cache.kv_budget import KVBudget, capacity_for
 from engine.cache.layout import Layout, Planes
-from engine.cache.room import Room, capacity_for
 from engine.cache.slab import Slab
 from engine.cache.spec import CacheSpec
 from engine.cache.states import pack_states, unpack_states
@@ -56,14 +56,14 @@ class Slot:
 class SlotPool:
     """Slots as they have been reserved. A leaving sequence copies nothing; a joining one may make its slab larger.
 
-    room: says how many slots a slab has when it must grow
+    kv_budget: says how many slots a slab has when it must grow
     kernels: the device's, or None
     """
 
-    def __init__(self, spec: CacheSpec, layout: Layout, room: Room, kernels: Any = None) -> None:
+    def __init__(self, spec: CacheSpec, layout: Layout, kv_budget: KVBudget, kernels: Any = None) -> None:
         self._spec = spec
         self._layout = layout
-        self._room = room
+        self._kv_budget = kv_budget
         self._kernels = kernels
         self._slabs: dict[tuple[int, int], Slab] = {}
         self._free: dict[tuple[int, int], list[int]] = {}
@@ -100,12 +100,12 @@ class SlotPool:
 
     def _take(self, key: tuple[int, int]) -> tuple[Slab, int]:
         if key not in self._slabs:
-            num_slots = max(1, self._room.num_slots(*key))
+            num_slots = max(1, self._kv_budget.num_slots(*key))
             self._slabs[key] = Slab(num_slots, *key, self._spec, self._layout, self._kernels)
             self._free[key] = list(range(num_slots))
         slab, free = self._slabs[key], self._free[key]
         if not free:
-            num_slots = max(slab.num_slots + 1, self._room.num_slots(*key))
+            num_slots = max(slab.num_slots + 1, self._kv_budget.num_slots(*key))
             free.extend(range(slab.num_slots, num_slots))
             slab.add_slots(num_slots)
         # The lowest number keeps the slots in use together, and with them what a pass has to read.

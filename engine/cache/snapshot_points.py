@@ -6,7 +6,7 @@ A snapshot may weigh as much as the keys and values of a thousand tokens, so tha
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.cache.room import TokenBytes
+from engine.cache.kv_budget import TokenBytes
 
 _LEAST_INTERVAL = 256
 _MOST_INTERVAL = 4096

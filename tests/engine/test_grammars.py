@@ -123,7 +123,7 @@ def test_rows_that_are_preempted_give_what_they_give_with_room(llama):
     requests = [request(str(seed), long, seed=seed, prompt=PROMPT * 8, max_tokens=900) for seed in range(8)]
     roomy = {name: ids(each) for name, each in run(Engine(llama, EngineSettings(prefix_bytes=0)), *requests).items()}
     engine = Engine(llama, EngineSettings(prefix_bytes=0))
-    token_bytes = engine.stats.kv_limit_bytes and engine._room.needed_bytes(256) // 256
+    token_bytes = engine.stats.kv_limit_bytes and engine._kv_budget.needed_bytes(256) // 256
     engine = Engine(llama, EngineSettings(prefix_bytes=0, kv_bytes=2048 * token_bytes))
     assert {name: ids(each) for name, each in run(engine, *requests).items()} == roomy
     assert engine.stats.num_preemptions > 0

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from engine.cache.room import Room, TokenBytes
+from engine.cache.kv_budget import KVBudget, TokenBytes
 from engine.requests import GenerationRequest
 from engine.sampling.params import SamplingParams
 from engine.scheduler import Scheduler
@@ -19,7 +19,7 @@ def sequence(prompt_tokens: int, max_tokens: int = 4, priority: int = 0, arrival
 
 
 def scheduler(max_rows: int = 2, limit_bytes: int | None = None, chunk_tokens: int = 64, **given) -> Scheduler:
-    return Scheduler(max_rows, StepTime(0.2, chunk_tokens), Room(TokenBytes(1), limit_bytes), **given)
+    return Scheduler(max_rows, StepTime(0.2, chunk_tokens), KVBudget(TokenBytes(1), limit_bytes), **given)
 
 
 def read(step) -> list[tuple[Sequence, int]]:
@@ -63,7 +63,7 @@ def test_a_removed_sequence_is_in_no_further_step():
     plan.remove(one)
     assert not plan.next_step(0).sequences
     assert one.finished
-    assert plan.room.num_bytes == 0
+    assert plan.kv_budget.num_bytes == 0
 
 
 def test_a_newcomer_is_read_before_a_long_prompt_goes_on_but_not_for_ever():
@@ -131,7 +131,7 @@ def test_a_row_that_grows_out_of_the_memory_makes_the_last_in_line_wait_and_read
     for _ in range(300):
         plan.next_step(2)
         deliver(old, young)
-        assert plan.room.num_bytes <= 1700
+        assert plan.kv_budget.num_bytes <= 1700
         if paused:
             break
     assert paused == [young]

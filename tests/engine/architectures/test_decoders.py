@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from engine.attention.rows import Rows
+from engine.cache.kv_budget import KVBudget, TokenBytes
 from engine.cache.layout import Dense
-from engine.cache.room import Room, TokenBytes
 from engine.cache.slots import Slot, SlotPool, lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.device import prepare_device
@@ -84,10 +84,10 @@ def test_token_by_token_agrees(case):
 
 def test_rows_of_different_lengths_decode_together_as_they_do_alone(case):
     model, _, ids, _ = case
-    pool = SlotPool(model.cache, Dense(), room := Room(TokenBytes(1)))
+    pool = SlotPool(model.cache, Dense(), budget := KVBudget(TokenBytes(1)))
     # The fourth row leaves a hole in the slab, and the last is in a slab of its own.
     lengths, sizes = [5, len(ids) - 4, 3, 17, 9], [256, 256, 256, 256, 512]
-    slots = [pool.take(room.take(size), len(ids)) for size in sizes]
+    slots = [pool.take(budget.take(size), len(ids)) for size in sizes]
     for slot, length in zip(slots, lengths, strict=True):
         forward(model, ids[:length], slot)
     pool.release(slots.pop(2))

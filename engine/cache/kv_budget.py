@@ -1,4 +1,4 @@
-"""How many slots of which size there are, and the bytes they take. Pure arithmetic: imports no mlx."""
+"""The memory for keys and values: slots of every size, and the bytes they take. Pure arithmetic: imports no mlx."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ _MOST_TOKENS = 2**24
 
 @dataclass(frozen=True, slots=True)
 class TokenBytes:
-    """What a model keeps per token, in bytes, over all layers.
+    """Bytes that a model keeps per token, over all layers.
 
     full: layers that see everything; source: cross-attention, per source token
     windows: (window, bytes per token) of layers with a sliding window
@@ -27,10 +27,10 @@ class TokenBytes:
         return capacity * self.full + rings + source_capacity * self.source + self.state
 
 
-class Room:
-    """The slots of every size, in use and free, and what else takes bytes.
+class KVBudget:
+    """The slots of every size, in use and free, and other bytes that count towards the limit.
 
-    limit_bytes: what all of them may take; None is no limit
+    limit_bytes: of all slots and other bytes together; None is no limit
     """
 
     def __init__(self, token_bytes: TokenBytes, limit_bytes: int | None = None) -> None:
@@ -41,7 +41,7 @@ class Room:
         self._held_bytes = 0
 
     def fits(self, num_tokens: int, source_length: int = 0, num_copies: int = 0) -> bool:
-        """Whether a slot with this much room, and copies of it apart, can be had now."""
+        """True when there is memory for a slot of this size now, and for copies of it apart."""
         if self.limit_bytes is None:
             return True
         key = _key(num_tokens, source_length)
@@ -65,7 +65,7 @@ class Room:
             del self._used[key], self._slots[key]
 
     def hold(self, num_bytes: int) -> None:
-        """Count bytes of another kind as taken; negative ones as given back."""
+        """Count other bytes as taken; negative ones as given back."""
         self._held_bytes += num_bytes
 
     def num_slots(self, capacity: int, source_capacity: int) -> int:
@@ -73,7 +73,7 @@ class Room:
         return self._slots.get((capacity, source_capacity), 0)
 
     def needed_bytes(self, num_tokens: int, source_length: int = 0) -> int:
-        """Bytes of one slot with this much room."""
+        """Bytes of one slot for this many tokens."""
         return self._token_bytes.slot_bytes(*_key(num_tokens, source_length))
 
     @property
@@ -88,7 +88,7 @@ class Room:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all slots, used and free, and of what else is held."""
+        """Bytes of all slots, used and free, and other bytes that are held."""
         slots = sum(self._token_bytes.slot_bytes(*key) * count for key, count in self._slots.items())
         return slots + self._held_bytes
 
