@@ -41,7 +41,7 @@ class Rotation:
 
 
 @dataclass(frozen=True, slots=True)
-class Placing:
+class KVLocation:
     """Where each row's keys and values are. Each is one number for all rows, or (rows,) integers.
 
     slots: which slot of the planes, None for the row's own number; no two rows with new tokens share one
@@ -79,7 +79,7 @@ def attend_rows(
     queries: mx.array,
     planes: Planes,
     tokens: Sequence[mx.array],
-    placing: Placing,
+    location: KVLocation,
     scoring: Scoring,
     rotation: Rotation | None = None,
     bits: int = 0,
@@ -99,7 +99,7 @@ def attend_rows(
     """
     floats = bits != 0 or planes[0].dtype == mx.float32 or rotation is None
     if native is None or queries.dtype != mx.float32 or not floats:
-        return _attend_in_operations(queries, planes, tokens, placing, scoring, rotation, bits)
+        return _attend_in_operations(queries, planes, tokens, location, scoring, rotation, bits)
     turn = None
     if rotation is not None:
         turn = (rotation.periods, rotation.offsets, rotation.interleaved, rotation.magnitude)
@@ -107,9 +107,9 @@ def attend_rows(
         queries,
         planes,
         tokens,
-        placing.slots,
-        placing.places,
-        placing.lengths,
+        location.slots,
+        location.places,
+        location.lengths,
         scoring.scale,
         scoring.causal,
         scoring.window or 0,
@@ -126,7 +126,7 @@ def _attend_in_operations(
     queries: mx.array,
     planes: Planes,
     tokens: Sequence[mx.array],
-    placing: Placing,
+    location: KVLocation,
     scoring: Scoring,
     rotation: Rotation | None,
     bits: int,
@@ -139,9 +139,9 @@ def _attend_in_operations(
         keys, values = (_by_head(each, width) for each, width in zip(tokens, widths, strict=True))
         keys = keys if rotation is None else rotation.apply(keys)
         for plane, new in zip(planes, layout.planes(keys, values), strict=True):
-            _write(plane, new, placing)
-    keys, values = layout.keys_and_values([_of_rows(plane, placing.slots, queries.shape[0]) for plane in planes])
-    mask = _seen(placing.lengths, queries.shape[2], keys.shape[2], scoring)
+            _write(plane, new, location)
+    keys, values = layout.keys_and_values([_of_rows(plane, location.slots, queries.shape[0]) for plane in planes])
+    mask = _seen(location.lengths, queries.shape[2], keys.shape[2], scoring)
     if scoring.mask is not None:
         shape = (1, 1, *scoring.mask.shape)[-4:]
         own = scoring.mask.reshape(shape)
@@ -156,14 +156,14 @@ def _by_head(x: mx.array, width: int) -> mx.array:
     return x if x.ndim == 4 else x.reshape(*x.shape[:2], -1, width).transpose(0, 2, 1, 3)
 
 
-def _write(plane: mx.array, tokens: mx.array, placing: Placing) -> None:
+def _write(plane: mx.array, tokens: mx.array, location: KVLocation) -> None:
     length = tokens.shape[2]
-    if isinstance(placing.slots, int) and isinstance(placing.places, int):
-        plane[placing.slots : placing.slots + 1, :, placing.places : placing.places + length] = tokens
+    if isinstance(location.slots, int) and isinstance(location.places, int):
+        plane[location.slots : location.slots + 1, :, location.places : location.places + length] = tokens
         return
     num_rows = tokens.shape[0]
-    slots = _column(mx.arange(num_rows) if placing.slots is None else placing.slots, num_rows)
-    places = _column(placing.places, num_rows)
+    slots = _column(mx.arange(num_rows) if location.slots is None else location.slots, num_rows)
+    places = _column(location.places, num_rows)
     plane[slots[:, :, None], mx.arange(plane.shape[1])[:, None], (places + mx.arange(length))[:, None]] = tokens
 
 

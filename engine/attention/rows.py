@@ -12,7 +12,7 @@ from typing import Protocol
 import mlx.core as mx
 
 from engine.attention.attend import Mask, attend, causal_mask, with_bias
-from engine.attention.attend_rows import Placing, Rotation, Scoring, attend_rows
+from engine.attention.attend_rows import KVLocation, Rotation, Scoring, attend_rows
 from engine.cache.layout import Dense, Planes
 from engine.cache.slab import Heads, LayerSlab, Slab, join, split
 from engine.cache.slots import Slot
@@ -208,8 +208,8 @@ class OneRow:
         if window is not None and end > window:
             if length > 1:
                 return self._slide_natively(slab, layer, tokens, scoring, head_dim, turn)
-            return slab.attend(tokens, Placing(slot.index, start % window, window), scoring, head_dim, turn, start)
-        return slab.attend(tokens, Placing(slot.index, start, end), scoring, head_dim, turn, start)
+            return slab.attend(tokens, KVLocation(slot.index, start % window, window), scoring, head_dim, turn, start)
+        return slab.attend(tokens, KVLocation(slot.index, start, end), scoring, head_dim, turn, start)
 
     def _slide_natively(
         self,
@@ -227,8 +227,8 @@ class OneRow:
             queries, keys = turn.apply(queries), turn.apply(keys)
         seen, _ = self._append(layer, [keys, values])
         scoring = replace(scoring, window=slab.window)
-        placing = Placing(0, 0, seen[0].shape[2])
-        attended, _ = attend_rows(slab.kernels, queries, seen, (), placing, scoring)
+        location = KVLocation(0, 0, seen[0].shape[2])
+        attended, _ = attend_rows(slab.kernels, queries, seen, (), location, scoring)
         return attended if head_dim is None else join(attended)
 
     def attend_source(self, layer: int, queries: mx.array, scale: float) -> mx.array:
@@ -310,8 +310,8 @@ class ManyRows:
     ) -> mx.array:
         """The same as `attend` in one call of a kernel. tokens: queries, keys and values."""
         slab = self.slab.layers[layer]
-        placing = Placing(self._slots, self._places_in(slab), self._counts_in(slab))
-        return slab.attend(tokens, placing, scoring, head_dim, turn, self._offsets)
+        location = KVLocation(self._slots, self._places_in(slab), self._counts_in(slab))
+        return slab.attend(tokens, location, scoring, head_dim, turn, self._offsets)
 
     def attend_source(self, layer: int, queries: mx.array, scale: float) -> mx.array:
         """Attend to each row's source."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.attention.attend_rows import Placing, Rotation, Scoring, attend_rows
+from engine.attention.attend_rows import KVLocation, Rotation, Scoring, attend_rows
 from engine.cache.layout import Dense, Layout, Planes
 from engine.cache.spec import CacheSpec
 from engine.cache.states import LayerState
@@ -49,7 +49,7 @@ class LayerSlab:
     def attend(
         self,
         tokens: Heads,
-        placing: Placing,
+        location: KVLocation,
         scoring: Scoring,
         head_dim: int | None,
         turn: Rotation | None,
@@ -61,7 +61,7 @@ class LayerSlab:
             self.make([split(each, head_dim) for each in new])
         planes, self.planes = self.planes, []
         turn = None if turn is None else replace(turn, offsets=offsets)
-        attended, self.planes = attend_rows(self.kernels, queries, planes, new, placing, scoring, turn)
+        attended, self.planes = attend_rows(self.kernels, queries, planes, new, location, scoring, turn)
         return attended
 
     def write_each(self, slots: mx.array, places: mx.array, planes: Planes) -> None:

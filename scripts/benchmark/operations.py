@@ -13,7 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.attention.attend_rows import Placing, Rotation, Scoring, attend_rows
+from engine.attention.attend_rows import KVLocation, Rotation, Scoring, attend_rows
 from engine.device import prepare_device
 from engine.sampling.params import SamplingParams
 from engine.sampling.sampler import SamplerRow, sample
@@ -63,7 +63,7 @@ def attention(kernels: Any, rows: int, context: int) -> dict[str, tuple[Call, Ca
     split = [x.reshape(rows, 1, -1, HEAD_DIM).transpose(0, 2, 1, 3) for x in (queries, keys)]
     periods = mx.array([10_000 ** (2 * i / HEAD_DIM) for i in range(HEAD_DIM // 2)])
     rotation = Rotation(periods, mx.array([context - 1] * rows))
-    placing = Placing(mx.arange(rows), mx.array([context - 1] * rows), mx.array([context] * rows))
+    location = KVLocation(mx.arange(rows), mx.array([context - 1] * rows), mx.array([context] * rows))
     planes = {
         name: [[mx.random.normal((rows, KV_HEADS, context, HEAD_DIM)) for _ in range(2)] for _ in range(LAYERS)]
         for name in ("MLX", "ours")
@@ -72,7 +72,7 @@ def attention(kernels: Any, rows: int, context: int) -> dict[str, tuple[Call, Ca
 
     def layer(name: str, native: Any) -> mx.array:
         own = planes[name].pop(0)
-        found, own = attend_rows(native, queries, own, (keys, keys), placing, Scoring(0.125), rotation)
+        found, own = attend_rows(native, queries, own, (keys, keys), location, Scoring(0.125), rotation)
         planes[name].append(own)
         return found
 
@@ -91,11 +91,11 @@ def prefill(kernels: Any) -> dict[str, tuple[Call, Call, int]]:
     queries = mx.random.normal((1, HEADS, PREFILL, HEAD_DIM))
     planes = [mx.random.normal((1, KV_HEADS, PREFILL, HEAD_DIM)) for _ in range(2)]
     mx.eval(queries, planes)
-    placing, scoring = Placing(0, 0, PREFILL), Scoring(0.125)
+    location, scoring = KVLocation(0, 0, PREFILL), Scoring(0.125)
     return {
         f"attention of {PREFILL} tokens": (
             lambda: mx.fast.scaled_dot_product_attention(queries, *planes, scale=0.125, mask="causal"),
-            lambda: attend_rows(kernels, queries, planes, [], placing, scoring)[0],
+            lambda: attend_rows(kernels, queries, planes, [], location, scoring)[0],
             1,
         )
     }

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.attention.attend_rows import Placing, Rotation, Scoring, attend_rows
+from engine.attention.attend_rows import KVLocation, Rotation, Scoring, attend_rows
 from engine.cache.layout import Quantised
 
 
@@ -72,8 +72,8 @@ def test_attention_equals_exact(
     # A window and missing keys together may leave a query without any.
     for mask in (None, addends, some) if window is None else (None, addends):
         scoring = Scoring(head_dim**-0.5, causal, window, softcap, sinks, mask)
-        placing = Placing(None if causal else mx.arange(3), 0, mx.array(lengths))
-        found, _ = attend_rows(native, queries, [keys, values], [], placing, scoring)
+        location = KVLocation(None if causal else mx.arange(3), 0, mx.array(lengths))
+        found, _ = attend_rows(native, queries, [keys, values], [], location, scoring)
         expected = exact(queries, keys, values, lengths, scoring)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-6)
 
@@ -81,7 +81,7 @@ def test_attention_equals_exact(
 def test_attention_equals_that_of_mlx(kernels):
     queries, keys, values = random(2, 6, 90, 64), random(2, 2, 90, 64, seed=2), random(2, 2, 90, 64, seed=3)
     expected = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=0.125, mask="causal")
-    found, _ = attend_rows(kernels, queries, [keys, values], [], Placing(mx.arange(2), 0, 90), Scoring(0.125))
+    found, _ = attend_rows(kernels, queries, [keys, values], [], KVLocation(mx.arange(2), 0, 90), Scoring(0.125))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -89,7 +89,7 @@ def test_attention_equals_that_of_mlx(kernels):
 def test_half_precision_caches_are_read_exactly(kernels, dtype):
     queries = random(2, 4, 1, 72)
     keys, values = random(2, 2, 90, 72, seed=2, dtype=dtype), random(2, 2, 90, 72, seed=3, dtype=dtype)
-    found, _ = attend_rows(kernels, queries, [keys, values], [], Placing(None, 0, 90), Scoring(0.1))
+    found, _ = attend_rows(kernels, queries, [keys, values], [], KVLocation(None, 0, 90), Scoring(0.1))
     np.testing.assert_allclose(found, exact(queries, keys, values, [90, 90], Scoring(0.1)), rtol=1e-5, atol=5e-6)
 
 
@@ -103,9 +103,9 @@ def test_packed_caches_hold_and_give_what_mlx_does(native, bits):
     tokens[1][0, 1, 1] = -0.5
     planes = packed(random(3, 2, 100, 64, seed=4)) + packed(random(3, 2, 100, 32, seed=5))
     expected = [mx.array(np.array(plane)) for plane in planes]
-    placing = Placing(mx.array([2, 0]), mx.array([9, 97]), mx.array([12, 100]))
-    rotation = Rotation(mx.array([10.0**i for i in range(4)]), placing.places)
-    found, planes = attend_rows(native, queries, planes, tokens, placing, Scoring(0.2), rotation, bits)
+    location = KVLocation(mx.array([2, 0]), mx.array([9, 97]), mx.array([12, 100]))
+    rotation = Rotation(mx.array([10.0**i for i in range(4)]), location.places)
+    found, planes = attend_rows(native, queries, planes, tokens, location, Scoring(0.2), rotation, bits)
     for plane, new in zip(expected, [*packed(rotation.apply(tokens[0])), *packed(tokens[1])], strict=True):
         plane[2, :, 9:12], plane[0, :, 97:] = new[0], new[1]
     for plane, own in zip(planes[1:3] + planes[4:], expected[1:3] + expected[4:], strict=True):
@@ -113,7 +113,7 @@ def test_packed_caches_hold_and_give_what_mlx_does(native, bits):
     restored, wanted = Quantised(bits).keys_and_values(planes), Quantised(bits).keys_and_values(expected)
     # Rotations differ in the last bit, and a value between two levels may go to either.
     assert all(mx.mean(mx.abs(a - b) > 1e-5).item() < 1e-3 for a, b in zip(restored, wanted, strict=True))
-    seen = [each[placing.slots] for each in restored]
+    seen = [each[location.slots] for each in restored]
     exactly = exact(rotation.apply(queries), *seen, [12, 100], Scoring(0.2))
     np.testing.assert_allclose(found, exactly, rtol=1e-5, atol=1e-5)
 
@@ -124,8 +124,8 @@ def test_new_tokens_go_to_their_slots_and_places(native):
     queries = random(3, 4, 1, 16, seed=3)
     tokens = [random(3, 2, 1, 16, seed=4), random(3, 2, 1, 16, seed=5)]
     slots, places = [4, 0, 2], [7, 39, 0]
-    placing = Placing(mx.array(slots), mx.array(places), mx.array(places) + 1)
-    found, planes = attend_rows(native, queries, planes, tokens, placing, Scoring(0.25))
+    location = KVLocation(mx.array(slots), mx.array(places), mx.array(places) + 1)
+    found, planes = attend_rows(native, queries, planes, tokens, location, Scoring(0.25))
     for plane, old, new in zip(planes, before, tokens, strict=True):
         expected = np.array(old)
         expected[slots, :, places] = np.array(new)[:, :, 0]
@@ -139,7 +139,7 @@ def test_planes_that_somebody_else_holds_are_left_alone(kernels):
     planes = [random(2, 2, 40, 16), random(2, 2, 40, 16, seed=2)]
     held, copies = list(planes), [np.array(plane) for plane in planes]
     tokens = [random(1, 2, 3, 16, seed=4), random(1, 2, 3, 16, seed=5)]
-    found, written = attend_rows(kernels, random(1, 4, 3, 16), planes, tokens, Placing(1, 5, 8), Scoring(0.25))
+    found, written = attend_rows(kernels, random(1, 4, 3, 16), planes, tokens, KVLocation(1, 5, 8), Scoring(0.25))
     mx.eval(found, written)
     for old, copy, new, token in zip(held, copies, written, tokens, strict=True):
         np.testing.assert_array_equal(old, copy)
@@ -153,8 +153,8 @@ def test_planes_that_nobody_else_holds_are_written_where_they_lie(kernels):
     before = mx.get_active_memory()
     for place in range(4):
         tokens = [random(1, 4, 1, 64, seed=place), random(1, 4, 1, 64, seed=place)]
-        placing = Placing(3, place, place + 1)
-        found, planes = attend_rows(kernels, random(1, 8, 1, 64), planes, tokens, placing, Scoring(0.1))
+        location = KVLocation(3, place, place + 1)
+        found, planes = attend_rows(kernels, random(1, 8, 1, 64), planes, tokens, location, Scoring(0.1))
         mx.eval(found)
     assert mx.get_peak_memory() - before < planes[0].nbytes
 
@@ -167,9 +167,9 @@ def test_queries_and_keys_are_rotated_on_the_way(native, joined, interleaved):
     split = [x.reshape(2, 7, -1, w).transpose(0, 2, 1, 3) for x, w in ((queries, 24), (keys, 24), (values, 16))]
     periods = mx.array([100.0 ** (i / 8) for i in range(8)])
     rotation = Rotation(periods, mx.array([30, 2]), interleaved, 1.5)
-    placing = Placing(mx.array([2, 0]), mx.array([30, 2]), mx.array([37, 9]))
+    location = KVLocation(mx.array([2, 0]), mx.array([30, 2]), mx.array([37, 9]))
     given = (queries, keys, values) if joined else split
-    found, planes = attend_rows(native, given[0], planes, given[1:], placing, Scoring(0.2), rotation)
+    found, planes = attend_rows(native, given[0], planes, given[1:], location, Scoring(0.2), rotation)
     turned, stored = rotation.apply(split[0]), rotation.apply(split[1])
     np.testing.assert_allclose(planes[0][2, :, 30:37], stored[0], rtol=1e-5, atol=5e-6)
     np.testing.assert_array_equal(planes[1][0, :, 2:9], split[2][1])
@@ -183,8 +183,8 @@ def test_keys_may_be_views_and_lie_apart(kernels):
     keys = random(2, 3, 16, 90).transpose(0, 1, 3, 2)
     values = random(2, 90, 3, 16, seed=2).transpose(0, 2, 1, 3)[:, :, 5:50]
     queries = random(2, 3, 16, 4, seed=3).transpose(0, 1, 3, 2)
-    placing = Placing(mx.arange(2), 0, 45)
-    found, _ = attend_rows(kernels, queries, [keys[:, :, 5:50], values], [], placing, Scoring(0.3))
+    location = KVLocation(mx.arange(2), 0, 45)
+    found, _ = attend_rows(kernels, queries, [keys[:, :, 5:50], values], [], location, Scoring(0.3))
     expected = exact(queries, keys[:, :, 5:50], values, [45, 45], Scoring(0.3))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-6)
 
@@ -199,8 +199,10 @@ def test_a_prompt_gives_the_same_in_chunks_and_alone_or_beside_others(kernels):
         for chunk in chunks:
             part = slice(place, place + chunk)
             tokens = [keys[:, :, part], values[:, :, part]]
-            placing, rotation = Placing(1, place, place + chunk), Rotation(rotation_periods, place)
-            found, planes = attend_rows(kernels, queries[:, :, part], planes, tokens, placing, Scoring(0.125), rotation)
+            location, rotation = KVLocation(1, place, place + chunk), Rotation(rotation_periods, place)
+            found, planes = attend_rows(
+                kernels, queries[:, :, part], planes, tokens, location, Scoring(0.125), rotation
+            )
             parts.append(found)
             place += chunk
         kernels.set_threads(2)
@@ -214,14 +216,14 @@ def test_a_prompt_gives_the_same_in_chunks_and_alone_or_beside_others(kernels):
     beside = [mx.concatenate([random(*plane[:1].shape, seed=9), plane[1:]]) for plane in planes]
     last = mx.concatenate([random(1, 6, 1, 64, seed=8), queries[:, :, -1:]])
     turned = kernels.rotate([last], 329, rotation_periods)[0]
-    placing = Placing(mx.arange(2), 0, mx.array([77, 330]))
-    found, _ = attend_rows(kernels, turned, beside, [], placing, Scoring(0.125))
+    location = KVLocation(mx.arange(2), 0, mx.array([77, 330]))
+    found, _ = attend_rows(kernels, turned, beside, [], location, Scoring(0.125))
     assert mx.array_equal(found[1], whole[0, :, -1:])
 
 
 def test_a_token_without_a_place_is_dropped(kernels):
     planes, tokens = [mx.zeros((1, 1, 4, 8)), mx.zeros((1, 1, 4, 8))], [mx.ones((1, 1, 3, 8)), mx.ones((1, 1, 3, 8))]
-    _, written = attend_rows(kernels, mx.ones((1, 1, 3, 8)), planes, tokens, Placing(0, 2, 9), Scoring(1.0))
+    _, written = attend_rows(kernels, mx.ones((1, 1, 3, 8)), planes, tokens, KVLocation(0, 2, 9), Scoring(1.0))
     assert written[0][0, 0, :, 0].tolist() == [0, 0, 1, 1]
 
 
@@ -235,4 +237,4 @@ def test_shapes_that_do_not_fit_are_refused(kernels):
         (mx.zeros((1, 1, 17)), []),
     ):
         with pytest.raises(ValueError, match="must"):
-            attend_rows(kernels, queries, planes, tokens, Placing(0, 0, 1), Scoring(1.0))
+            attend_rows(kernels, queries, planes, tokens, KVLocation(0, 0, 1), Scoring(1.0))
