@@ -153,7 +153,7 @@ class Scheduler:
         sequence.held = None
 
     def _with_memory(self, decode: list[Sequence], now: float) -> list[Sequence]:
-        """Reserve memory for one more token per sequence. When it runs out, the sequence with the highest score is paused."""
+        """Reserve memory for one more token per sequence. When it runs out, the last in line is paused."""
         if self.endless_tokens is not None:
             for sequence in [each for each in decode if self._needed(each) > self.endless_tokens]:
                 self._stop(sequence)
