@@ -32,6 +32,21 @@ def test_a_hostile_answer_is_read_not_run(page):
     assert page.run(f"document.querySelectorAll('{LAST} .markdown strong').length") == 1
 
 
+def test_an_answer_with_mathematics_code_and_a_table_is_set_while_it_comes_and_when_it_is_opened_again(page):
+    say(
+        page,
+        say="So $x^2$:\n\n$$\n\\frac{a}{b}\n$$\n\n- [x] done[^n]\n\n```py\ndef f(): ...\n```\n\n|a|\n|-|\n\n[^n]: b",
+    )
+    names = [".katex", ".katex-display", ".task", ".hljs-keyword", "th", ".footnotes"]
+    shown = f"{names}.map((name) => document.querySelectorAll(`{LAST} ${{name}}`).length)"
+    answer(page)
+    assert page.run(shown) == [2, 1, 1, 1, 1, 1]
+    page.reload()
+    page.click(".conversation")
+    page.wait(f"!!document.querySelector('{LAST} .katex')")
+    assert page.run(shown) == [2, 1, 1, 1, 1, 1]
+
+
 def test_a_question_can_be_edited_and_its_conversation_is_kept(page):
     page.run("question.focus()")
     page.type("first line")
