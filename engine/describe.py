@@ -1,4 +1,4 @@
-"""What a loaded model consists of besides its weights: special tokens, memory for keys and values, and ModelInfo."""
+"""The description of a loaded model: its special tokens, its memory for keys and values, and ModelInfo."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def end_ids(checkpoint: Checkpoint) -> frozenset[int]:
 
 
 def start_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
-    """What a decoder with its own start begins with; T5's configurations mean the padding token when they name none."""
+    """The tokens that a decoder with its own start begins with; T5 means the padding token when it names none."""
     ids = _token_ids(checkpoint, "decoder_start_token_id") or _token_ids(checkpoint, "pad_token_id")
     if len(ids) != 1:
         raise CheckpointUnsupported("decoder_start_token_id", None, "one token id")

@@ -1,4 +1,4 @@
-"""Which device runs the model, in which precision, with which libraries; the only place that asks."""
+"""The device that runs the model, with its precision and libraries; the only place that asks."""
 
 import ctypes
 import sys
@@ -20,7 +20,7 @@ _CPU_CACHE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where arrays live and how they are computed.
+    """The device of arrays and of computing.
 
     dtype: precision of activations and dense weights; None keeps the checkpoint's own
     blas: library behind dense products on the CPU
@@ -47,7 +47,7 @@ class Device:
 
     @property
     def advice(self) -> str:
-        """What would make this device faster, in one sentence; empty when nothing is known."""
+        """Advice that would make this device faster, in one sentence; empty when there is none."""
         if self.native is not None:
             return ""
         if self.kind == "cpu" and "compiler" in self.kernels:

@@ -134,7 +134,7 @@ class Engine:
 
     @property
     def stats(self) -> EngineStats:
-        """What is held and what has happened so far."""
+        """The engine's numbers of requests, of bytes and of cached tokens."""
         return EngineStats(
             num_running=self.num_running,
             num_waiting=self.num_waiting,

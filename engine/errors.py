@@ -1,4 +1,4 @@
-"""What can go wrong in the engine, as classes that carry numbers. Knows nothing of HTTP.
+"""The engine's errors, as classes that carry numbers. Knows nothing of HTTP.
 
 EngineError
 ├── CheckpointError              a model on disk that cannot be used
@@ -118,7 +118,7 @@ class ChoiceInvalid(EngineError):
 
 
 class NotFinite(EngineError):
-    """What the model made of an input is not a finite number. `index` is the input's, `param` the field it came in."""
+    """The model's output for an input is not a finite number. `index` is the input's, `param` the field it came in."""
 
     def __init__(self, param: str, index: int) -> None:
         super().__init__(f"The model's output for {param}[{index}] is not a finite number; nothing of it is sent.")

@@ -1,4 +1,4 @@
-"""What a model keeps in memory: measured on one token rather than derived, so that no architecture is special."""
+"""Bytes that a model keeps per token: measured on one token, so that no architecture is special."""
 
 from collections import Counter
 

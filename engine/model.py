@@ -29,7 +29,7 @@ _WITH_LONE_ENCODER = ("t5",)
 
 
 class CausalModel(Protocol):
-    """What an architecture's `Model` offers.
+    """A model that generates text: the face of an architecture's `Model`.
 
     windows: per layer the number of tokens it sees, or None for all
     """

@@ -1,4 +1,4 @@
-"""How far a long piece of work has come, and the wish to end it. Plain values; knows no terminal."""
+"""Progress of a long piece of work, and the wish to end it. Plain values; knows no terminal."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which matrices are packed, and in how many bits. Knows what a module is for by its kind and name; knows no values.
+"""Rules of quantisation: which matrices, in how many bits. Knows a module's kind and name; knows no values.
 
 - A matrix is packed along its rows, so its columns have to be a multiple of the group size; others stay as they are.
 - Routers of experts, tables of positions and of kinds of text, relative distances, and classifiers stay as they are:
@@ -35,7 +35,7 @@ MIXTURES = {"mixed_2_6": (2, 6), "mixed_3_4": (3, 4), "mixed_3_6": (3, 6), "mixe
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """What is asked for: the same for every matrix that the rules let be packed.
+    """The quantisation that is asked for, of every matrix that the rules allow.
 
     group_size, bits: None takes the mode's own
     Raises ChoiceInvalid for what MLX does not compute with.
@@ -85,7 +85,7 @@ def fixed_mixture(name: str, group_size: int | None, num_layers: int) -> Rule:
 
 
 def allowed(quantization: Quantization, path: str, module: Weight, shape: tuple[int, ...]) -> Quantization | None:
-    """How a matrix may be packed when this is asked for; None where it stays as it is."""
+    """The quantisation of a matrix when this one is asked for; None where the matrix stays as it is."""
     role = role_of(path, module)
     if role == "kept" or len(shape) < 2 or shape[-1] % quantization.group_size:
         return None
@@ -95,7 +95,7 @@ def allowed(quantization: Quantization, path: str, module: Weight, shape: tuple[
 
 
 def role_of(path: str, module: Weight) -> Role:
-    """What a module is for, as far as packing is concerned. path: in the model."""
+    """A module's role, as far as quantisation is concerned. path: in the model."""
     if _KEPT.search(path):
         return "kept"
     return "vocabulary" if isinstance(module, Embedding) or _HEAD.search(path) else "linear"

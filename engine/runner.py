@@ -45,7 +45,7 @@ class RunningSequence:
 
 @dataclass(slots=True)
 class _Work:
-    """What the launching of one step collects."""
+    """The sequences and arrays that the launch of one step collects."""
 
     sequences: list[Sequence] = field(default_factory=list)
     sampled: list[Sampled] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""How an engine runs, what it says of its model, and what it counts. Plain values: imports no mlx."""
+"""Settings of an engine, the description of its model, and its counts. Plain values: imports no mlx."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Kernels = Literal["native", "avx2", "portable", "off"]
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How an engine runs, whatever the model.
+    """The settings of an engine, whatever the model.
 
     max_rows: sequences that run at once
     prefill_chunk_tokens: prompt tokens read per step, at most
@@ -49,7 +49,7 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is loaded and how it runs. Lengths are tokens.
+    """The loaded model: its kind, limits and device. Lengths are tokens.
 
     kind: "decoder" continues its prompt; "encoder-decoder" reads it apart and writes from a fresh start; "embedder"
         makes a vector of a text, "classifier" scores

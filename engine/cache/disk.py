@@ -87,7 +87,7 @@ class DiskTier:
         self._ahead = {name: self._readers.submit(_checked, self._path(name)) for name in names}
 
     def known(self) -> Iterator[tuple[list[tuple[int, ...]], bool]]:
-        """What the folder holds, parents first: every block's tokens and those before it, and if it is a state."""
+        """The blocks in the folder, parents first: the tokens of each and of those before it, and if it is a state."""
         headers: dict[str, tuple[str, tuple[int, ...], bool]] = {}
         for path in self._files():
             try:

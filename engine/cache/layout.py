@@ -1,4 +1,4 @@
-"""How keys and values lie in memory: as computed, or quantised along each head. Knows planes, no rows and no slots.
+"""The layout of keys and values in memory: as computed, or quantised along each head. Knows planes; no rows, no slots.
 
 A plane is one array of a layer, (..., tokens, width). A layer has the same planes for every token.
 """
@@ -21,7 +21,7 @@ class Layout(Protocol):
         """keys, values: (..., tokens, head_dim)."""
 
     def keys_and_values(self, planes: Sequence[mx.array]) -> tuple[mx.array, mx.array]:
-        """The way back, as near as the layout keeps them."""
+        """Planes to keys and values, as near as the layout keeps them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What earlier sequences left behind, found again by their tokens. Knows token ids; content is opaque and has bytes.
+"""The prefix cache: blocks that earlier sequences left, found by their tokens. Knows token ids; content is opaque.
 
 A tree of blocks: a block's place is its parent's place and its own tokens, compared one by one, so that no sequence can
 ever get what belongs to other tokens. A prefix may end inside a block: keys and values depend on earlier tokens alone.
@@ -71,7 +71,7 @@ class Tier(Protocol[SizedT]):
 
 @dataclass(frozen=True, slots=True)
 class Match(Generic[SizedT]):
-    """What is there of a sequence.
+    """The part of a sequence that the prefix cache has.
 
     contents, counts: contents in order, and how many tokens of each are the sequence's
     stored_token: what is stored where the sequence goes another way; None when nothing is
@@ -299,7 +299,7 @@ class PrefixStore(Generic[SizedT]):
         return block
 
     def _block_start(self, tokens: Sequence[int]) -> int:
-        """Where the block of the last of these tokens begins."""
+        """The position at which the block of the last of these tokens begins."""
         return (len(tokens) - 1) // self.block_tokens * self.block_tokens
 
     def _deepest(self, tokens: Sequence[int], most: int) -> tuple[int, Block[SizedT]] | None:

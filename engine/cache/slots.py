@@ -1,4 +1,4 @@
-"""Which slot of which slab a sequence has. Slabs of equal capacity are one, so that their rows attend together."""
+"""The slots of sequences in slabs of keys and values. Slabs of equal capacity are one, so that rows attend together."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -42,7 +42,7 @@ class Slot:
             own.write([self.index], arrays)
 
     def of(self, slab: Slab, index: int) -> "Slot":
-        """The same state in a slot of another slab."""
+        """This slot's state, in a slot of another slab."""
         slot = Slot(slab, index, self.planned_length, self.source_length)
         slot.length = self.length
         return slot

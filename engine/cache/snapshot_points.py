@@ -39,7 +39,7 @@ class SnapshotPoints:
 
 
 def interval_for(token_bytes: TokenBytes) -> int:
-    """As many tokens as have keys and values of a snapshot's size, in whole steps of 256."""
+    """The number of tokens whose keys and values have a snapshot's size, in whole steps of 256."""
     per_token = token_bytes.full + sum(size for _, size in token_bytes.windows)
     tokens = token_bytes.state // max(1, per_token)
     steps = -(-tokens // _LEAST_INTERVAL)

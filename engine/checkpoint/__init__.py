@@ -1,1 +1,1 @@
-"""What lies on disk: configuration, tensors and tokenizer files, checked before use."""
+"""A model on disk: configuration, tensors and tokenizer files, checked before use."""

@@ -1,4 +1,4 @@
-"""What lies on disk as one value: configuration, tensors and how they are packed, from headers alone. No mlx."""
+"""A model on disk as one value: configuration, tensors and their quantisation, from headers alone. No mlx."""
 
 import stat
 from collections.abc import Collection

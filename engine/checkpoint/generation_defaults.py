@@ -1,4 +1,4 @@
-"""How a checkpoint wants to be used when a request does not say. Imports no mlx.
+"""The checkpoint's own settings of generation, for requests that do not say. Imports no mlx.
 
 Encoder-decoder models are trained for one task and published with the search that suits it; theirs is followed. Models
 that chat are asked by people who set what they want: nothing of theirs is taken over but their end tokens.

@@ -106,7 +106,7 @@ def _repack_q4_k(blocks: Bytes) -> Repacked:
 
 
 def _repack_q5_k(blocks: Bytes) -> Repacked:
-    """As Q4_K, and bit g of 32 bytes is the fifth of group g."""
+    """Like Q4_K, and bit g of 32 bytes is the fifth of group g."""
     scales, minimums = k_scales(blocks)
     low = _nibbles(blocks[:, 48:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
     high = blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
@@ -120,7 +120,7 @@ def _repack_iq4_nl(blocks: Bytes) -> Repacked:
 
 
 def _repack_iq4_xs(blocks: Bytes) -> Repacked:
-    """As IQ4_NL, with scales of six bits: four low ones by pairs, two high ones in one word."""
+    """Like IQ4_NL, with scales of six bits: four low ones by pairs, two high ones in one word."""
     high = blocks[:, 2:4].view("<u2") >> np.arange(0, 16, 2, dtype=np.uint16) & 3
     low = np.stack([blocks[:, 4:8] & 15, blocks[:, 4:8] >> 4], axis=-1).reshape(-1, 8)
     scales = halves(blocks).astype(np.float32) * ((low | high << 4).astype(np.float32) - 32)

@@ -106,7 +106,7 @@ def _expand_iq1_s(blocks: Bytes) -> Floats:
 
 
 def _expand_iq1_m(blocks: Bytes) -> Floats:
-    """As IQ1_S with three bits of scale per 16 values; d lies in the upper nibbles of the four words of scales."""
+    """Like IQ1_S, with three bits of scale per 16 values; d lies in the upper nibbles of the four words of scales."""
     words = np.ascontiguousarray(blocks[:, 48:56]).view("<u2")
     quarters = (words & 0xF000) >> np.array([12, 8, 4, 0], np.uint16)
     d = np.bitwise_or.reduce(quarters, axis=1, keepdims=True).view("<f2").astype(np.float32)

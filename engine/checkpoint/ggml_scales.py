@@ -16,7 +16,7 @@ def halves(blocks: Bytes, start: int = 0) -> NDArray[np.float16]:
 
 
 def floats(blocks: Bytes, start: int = 0) -> Floats:
-    """The same in float32."""
+    """These scales in float32."""
     return halves(blocks, start).astype(np.float32)
 
 

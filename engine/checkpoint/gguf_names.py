@@ -32,7 +32,7 @@ _ROPE_TENSORS = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight|
 
 @dataclass(frozen=True, slots=True)
 class GGUFArchitecture:
-    """How a GGUF names and stores one family of models.
+    """One family of models in GGUF: its names of tensors and keys.
 
     model_type: as in Hugging Face's config.json
     layer_modules: GGUF's module names inside a block to Hugging Face's

@@ -57,7 +57,7 @@ def _llama3(factors: Sequence[float], base: float) -> dict[str, Any] | None:
 
 
 def _llama3_factor(exponent: float, base: float, factor: float) -> float:
-    """What one pair of dimensions is slowed down by; exponent: 0 for the fastest pair, towards 1 for the slowest."""
+    """The divisor of one pair's frequency; exponent: 0 for the fastest pair, towards 1 for the slowest."""
     low, high, length = _LLAMA3_BANDS.values()
     wavelength = 2 * math.pi * math.pow(base, exponent)
     if wavelength < length / high:

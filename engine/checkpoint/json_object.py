@@ -21,7 +21,7 @@ def parse_object(text: bytes, file: str) -> dict[str, Any]:
 
 
 def parse_list(text: bytes, file: str) -> list[Any]:
-    """The same for JSON whose top is a list."""
+    """Parse JSON whose top is a list. Raises as parse_object does."""
     return _parse(text, file, list, "a list")
 
 

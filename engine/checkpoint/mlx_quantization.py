@@ -1,4 +1,4 @@
-"""Which modules of an MLX folder are packed, and how: config.json's `quantization` held against the tensors' shapes.
+"""The quantised modules of an MLX folder: config.json's `quantization` held against the tensors' shapes.
 
 A module is packed when its `scales` are there; overrides are keyed by module path, as mlx-lm writes them.
 """

@@ -1,4 +1,4 @@
-"""Where one tensor lies on disk, and how a packed one is quantised. Knows no file format and no array library."""
+"""One tensor's place in a file, and the quantisation of a module. Knows no file format and no array library."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """How a module's weight is packed. group_size: weights that share one scale."""
+    """The quantisation of a module's weight. group_size: weights that share one scale."""
 
     bits: int
     group_size: int

@@ -1,4 +1,4 @@
-"""Which parts of a model stay, and what of each matrix that leaves. Knows arrays and names; measures nothing."""
+"""The parts of a model that pruning keeps, applied to its matrices. Knows arrays and names; measures nothing."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Channels:
 
 @dataclass(frozen=True)
 class Cut:
-    """What stays of a model.
+    """The kept parts of a model.
 
     layers: numbers of the kept layers, in order
     channels: per kept layer, by "neurons", "heads" (of queries) and "groups" (of keys and values); {} where all stay
@@ -45,7 +45,7 @@ class Cut:
     channels: Sequence[Mapping[str, Channels]] = field(default_factory=tuple)
 
     def new_name(self, name: str) -> str | None:
-        """What a tensor is called afterwards; None when its layer is left out."""
+        """A tensor's name in the pruned model; None when its layer is left out."""
         match = _LAYER.search(name)
         if match is None:
             return name

@@ -33,7 +33,7 @@ _TRAINED_BYTES = 24
 
 @dataclass(frozen=True, slots=True)
 class Distilled:
-    """What came of it. Losses are in nats, one per step; seconds are of training alone.
+    """The outcome of a training run. Losses are in nats, one per step; seconds are of training alone.
 
     resumed_at: the saved step that the run went on from; 0 where it began
     """
@@ -183,7 +183,7 @@ def _disk_bytes(student: Student, trained: dict[str, mx.array]) -> int:
 def _identity(
     teacher: LoadedDecoder, student_from: Path | Scratch, student: Student, text: Text, settings: TrainingSettings
 ) -> dict[str, Any]:
-    """What must be the same for a run to go on where another has ended."""
+    """The values that an interrupted run and the run that goes on from it must share."""
     begun = asdict(student_from) if isinstance(student_from, Scratch) else [student.name, student.checkpoint.num_bytes]
     own = {key: value for key, value in asdict(settings).items() if key != "save_seconds"}
     return own | {

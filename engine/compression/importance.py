@@ -1,4 +1,4 @@
-"""How much each neuron and each group of heads gives to its layer's output.
+"""The contribution of each neuron and each group of heads to its layer's output.
 
 The score of an input channel of a projection is the length of its activations over a text times the length of its
 column of weights: Wanda's score (Sun et al. 2023, arXiv:2306.11695), summed over the column as in LLM-Pruner's groups

@@ -1,4 +1,4 @@
-"""How much each layer changes what passes through it (ShortGPT, Men et al. 2024, arXiv:2403.03853)."""
+"""The change that each layer makes to the hidden states (ShortGPT, Men et al. 2024, arXiv:2403.03853)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""How far a student is from its teacher and from the text (Hinton et al. 2015, arXiv:1503.02531)."""
+"""The student's loss: its distance from the teacher and from the text (Hinton et al. 2015, arXiv:1503.02531)."""
 
 import mlx.core as mx
 

@@ -39,7 +39,7 @@ _WIDTH_STEPS = (64, 32, 16, 8)  # a width that divides by one of them can be qua
 
 @dataclass(frozen=True, slots=True)
 class PruningSettings:
-    """What to leave out.
+    """The amount to prune, and by which measure.
 
     keep_layers: how many layers stay; None keeps all
     sparsity: share of what is inside of each layer, 0 to 0.95
@@ -56,7 +56,7 @@ class PruningSettings:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was left out. Bytes are of tensors.
+    """The pruned model's sizes, and the parts that were left out. Bytes are of tensors.
 
     influence: of every layer of the old model, where it was measured
     removed_layers: their numbers
@@ -140,7 +140,7 @@ def _channels(
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """How many runs of neurons and groups of heads there are, and how many stay.
+    """The numbers of runs of neurons and of groups of heads, before and after.
 
     run: neurons that stay or go together: one, or a packed group
     group_columns: columns of the output projection that belong to one group of heads

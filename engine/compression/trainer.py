@@ -76,7 +76,7 @@ class Trainer:
 
     @property
     def fraction(self) -> float:
-        """How much of the training is done, 0 to 1."""
+        """The share of the training that is done, 0 to 1."""
         settings = self._settings
         by_time = 0.0 if settings.minutes is None else self.state.seconds / (60 * settings.minutes)
         return min(1.0, max(self.state.step / settings.steps, by_time))

@@ -1,11 +1,11 @@
-"""How a student is taught, as plain values. Imports no mlx."""
+"""The settings of a training run, as plain values. Imports no mlx."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """How to teach.
+    """The settings of a training run.
 
     steps: at most; minutes: at most, None for as long as the steps take
     learning_rate: the highest; it rises over the first twentieth, and falls to a tenth along a cosine

@@ -1,4 +1,4 @@
-"""What a training run needs to go on after it was killed: a folder per saved step, there whole or not at all.
+"""The saved steps of a training run, to go on from after it was killed: a folder per step, whole or not at all.
 
 The run's own folder is hidden and holds no config.json: it is never taken for a model. One process at a time uses it.
 """
@@ -31,7 +31,7 @@ _PREFIX = "step-"
 
 @dataclass
 class TrainingState:
-    """Where a run stands after a step.
+    """The state of a run after a step.
 
     weights: those that are trained; moments: of the optimiser, as "m.NAME" and "v.NAME"
     losses: of each step, in nats

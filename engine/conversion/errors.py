@@ -1,4 +1,4 @@
-"""What can go wrong while a model folder is written, as classes that carry numbers.
+"""Errors of writing a model folder, as classes that carry numbers.
 
 ConversionError (an EngineError)
 ├── OutputExists       something lies where the new model would

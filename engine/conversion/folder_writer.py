@@ -56,7 +56,7 @@ class TensorSpec:
 
     @classmethod
     def of(cls, name: str, array: mx.array) -> "TensorSpec":
-        """What an array will be in the file."""
+        """The spec of an array as it is."""
         return cls(name, tuple(array.shape), array.dtype)
 
 

@@ -32,7 +32,11 @@ _BITS = {"gptq": (2, 3, 4, 8), "awq": (4,)}
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How a checkpoint was quantised. group_size: None is one group per row. zero_offset: added to what is stored."""
+    """The quantisation of a GPTQ or AWQ checkpoint.
+
+    group_size: None is one group per row
+    zero_offset: added to the stored zero points
+    """
 
     method: str
     bits: int
@@ -85,7 +89,7 @@ class ForeignReader(TensorReader):
         return path if path in self._paths and part in PARTS else super().group(name)
 
     def outline(self, entries: Sequence[TensorEntry]) -> Arrays:
-        """As loaded, without values."""
+        """Arrays shaped as `load` gives them, without values."""
         parts = _parts(entries)
         if "qweight" not in parts:
             return super().outline(entries)

@@ -92,7 +92,7 @@ def _candidates(
 
 
 def _batches(matrices: list[Matrix]) -> Iterator[list[Matrix]]:
-    """As many at a time as have their gradients in memory together."""
+    """Batches of matrices whose gradients fit into memory together."""
     batch: list[Matrix] = []
     for matrix in matrices:
         if batch and sum(prod(each.shape) for each in [*batch, matrix]) > _GRADIENT_VALUES:

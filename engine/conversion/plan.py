@@ -1,4 +1,4 @@
-"""Which arrays a new folder has and where each comes from, from headers alone. Knows MLX's names and layouts.
+"""The arrays of a new folder and the source of each, from headers alone. Knows MLX's names and layouts.
 
 A checkpoint's tensors keep their names, but for families whose matrices MLX's folders hold in another layout: experts
 in one stack, matrices turned round, gate and up apart. What reads those folders expects MLX's names for them.

@@ -61,7 +61,7 @@ def convert(
 
 
 def open_plan(source: Path, *, expand: bool = False) -> Plan:
-    """What the model at a path is made of.
+    """The plan of the model at a path.
 
     expand: matrices that GPTQ has packed in a way that MLX has no layout for become floats
     Raises CheckpointError.
@@ -74,7 +74,7 @@ def open_plan(source: Path, *, expand: bool = False) -> Plan:
 
 
 def decided(matrix: Matrix, rule: Rule) -> Quantization | None:
-    """How a matrix is packed under a rule, and what it has been before."""
+    """A matrix's quantisation under a rule, which keeps an older one of as few bits."""
     if matrix.module is None:
         return None
     wanted = rule(matrix.own, matrix.module, matrix.shape)

@@ -27,7 +27,7 @@ Decide = Callable[[Matrix], Quantization | None]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What has been written. Bytes are of tensors.
+    """The sizes of the folder that was written. Bytes are of tensors.
 
     num_values: parameters, packed or not; num_packed: modules that are packed
     kept: paths of matrices that could have been packed by their kind, and stay dense
@@ -75,7 +75,7 @@ def rewrite(
 
 
 def files_of(checkpoint: Checkpoint) -> Mapping[str, Path | bytes]:
-    """What goes with the weights."""
+    """The files that go with the weights."""
     return side_files(checkpoint.path) if checkpoint.gguf_metadata is None else gguf_files(checkpoint)
 
 
@@ -151,7 +151,7 @@ def _values(matrix: Matrix, arrays: Arrays, dtype: mx.Dtype) -> mx.array:
 
 
 def _dense_type(matrix: Matrix, dtype: mx.Dtype | None) -> mx.Dtype:
-    """What is no float keeps its type; what comes from eight-bit scales becomes bfloat16, as MLX expands it."""
+    """Integers keep their type; matrices with eight-bit scales become bfloat16, as MLX expands them."""
     own = mx.bfloat16 if matrix.packed is not None and matrix.dtype == mx.uint8 else matrix.dtype
     return own if dtype is None or own not in FLOATS else dtype
 

@@ -67,7 +67,7 @@ class Sensitivity:
 
 
 def expected_loss(weight: mx.array, information: mx.array, how: Quantization) -> float:
-    """What packing a matrix in this way costs, in nats per token."""
+    """The expected loss of quantising a matrix in this way, in nats per token."""
     rows = max(1, _SLAB_VALUES // max(1, weight.size // weight.shape[0]))
     total = 0.0
     for start in range(0, weight.shape[0], rows):

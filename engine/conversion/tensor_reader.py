@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are read together, and what they are once read, with values and without."""
+"""Reads tensors of a checkpoint in groups that belong together, with values or as shapes alone."""
 
 import re
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class TensorReader:
         return _BLOCK_PARTS.sub("", name) if match is None else f"{match['prefix']}.*.{match['rest']}"
 
     def outline(self, entries: Sequence[TensorEntry]) -> Arrays:
-        """What `load` would give, without values: nothing of it is ever evaluated."""
+        """Arrays shaped as `load` gives them, without values: they are never evaluated."""
         return {name: array for entry in entries for name, array in _outline(entry).items()}
 
     def load(self, entries: Sequence[TensorEntry]) -> Arrays:

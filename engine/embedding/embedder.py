@@ -35,7 +35,7 @@ Values = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class EmbedderSettings:
-    """How an embedder runs, whatever the model.
+    """The settings of an embedder, whatever the model.
 
     max_batch_tokens: read in one step, padding included, and fewer where a step would take long; a single longer text
         is read by itself
@@ -115,7 +115,7 @@ class Embedder:
 
     @property
     def stats(self) -> EngineStats:
-        """How many requests there are; no keys and values outlive a batch."""
+        """The numbers of requests; no keys and values outlive a batch."""
         return EngineStats(self.num_running, self.num_waiting)
 
     def step(self) -> list[EncodingOutput]:

@@ -37,7 +37,7 @@ class EncodingRequest:
 
 @dataclass(frozen=True, slots=True)
 class EncodingOutput:
-    """What a batch made of one input: values, or an error.
+    """The result of a batch for one input: values, or an error.
 
     index: of the input in its request
     values: float32 in little-endian order: a vector, or a score per label

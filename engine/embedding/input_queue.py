@@ -1,4 +1,4 @@
-"""Which inputs are read together. Knows token counts and requests; knows nothing of arrays, text or HTTP."""
+"""The queue of inputs, and the batches cut from it. Knows token counts; knows nothing of arrays, text or HTTP."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator

@@ -19,7 +19,7 @@ _UNLIMITED_LENGTH = 2048  # for models whose positions are relative and have no 
 
 
 class Reader(Protocol):
-    """What makes vectors of tokens.
+    """A model that makes vectors of tokens.
 
     max_length: tokens of the longest text; hidden_size: of a token's vector
     num_labels: outputs of the classifier on top; 0 without one
@@ -125,7 +125,7 @@ def _without_decoder(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _without_head(checkpoint: Checkpoint) -> Checkpoint:
-    """As the whole model would be stored: embedders are often saved without the head and without its prefix.
+    """The checkpoint as the whole model would be stored: embedders are often saved without head and prefix.
 
     Attention in both directions is how the rows are read; its window counts the tokens of both sides.
     """

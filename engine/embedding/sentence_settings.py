@@ -1,4 +1,4 @@
-"""How a checkpoint makes one vector or score of a text: what sentence-transformers' files say. Imports no mlx.
+"""The settings of sentence-transformers, by which a checkpoint makes a vector or score of a text. Imports no mlx.
 
 Where the files are missing, an encoder's vector is the mean of its tokens', brought to length 1.
 """
@@ -104,7 +104,7 @@ def read_sentence_settings(checkpoint: Checkpoint) -> SentenceSettings:
 
 
 def _modules(folder: ModelFolder) -> dict[str, Any]:
-    """What the chain of modules says: a transformer, a pooling, and layers over the pooled vector."""
+    """The settings in the chain of modules: a transformer, a pooling, and layers over the pooled vector."""
     chain = [_module(entry) for entry in folder.json_list(MODULES_FILE, _MAX_BYTES)]
     kinds = [kind for kind, _ in chain]
     if kinds[:1] != ["Transformer"] or kinds[2:].count("Pooling") or kinds.count("Transformer") > 1 or chain[0][1]:

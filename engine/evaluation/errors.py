@@ -1,4 +1,4 @@
-"""What can go wrong while a model is measured, pruned or taught, besides the errors of checkpoints and of writing.
+"""Errors of measuring, pruning and teaching a model, besides the errors of checkpoints and of writing.
 
 CompressionError (an EngineError)
 ├── TextUnusable         the text cannot be read, or is too short
@@ -69,7 +69,7 @@ class TrainingStopped(CompressionError):
 
 
 class TrainingDiffers(CompressionError):
-    """What an interrupted run has left was begun with other settings. `setting` is the first that differs."""
+    """An interrupted run was begun with other settings. `setting` is the first that differs."""
 
     def __init__(self, name: str, setting: str) -> None:
         super().__init__(

@@ -26,7 +26,7 @@ _MAX_WINDOW = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """How to measure.
+    """The settings of a measurement.
 
     window_tokens: context that each prediction has at most; windows follow one another without overlap
     max_tokens: of the text; None takes all
@@ -40,7 +40,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured. Losses are in nats, speeds in tokens per second.
+    """The measures of one model. Losses are in nats, speeds in tokens per second.
 
     num_tokens, total_tokens: predicted, and to be predicted; fewer when the work was interrupted
     divergence, agreement: Kullback-Leibler divergence of the reference's distribution from the model's, per token, and

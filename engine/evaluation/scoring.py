@@ -57,7 +57,7 @@ def score_windows(
 
 
 def _scored_places(windows: Sequence[Sequence[int]], longest: int) -> tuple[mx.array, list[int]]:
-    """Where in the flattened batch each token but the first of its window is predicted, and those tokens."""
+    """The positions in the flattened batch that predict a token of the text, and the tokens they predict."""
     places = [row * longest + place for row, window in enumerate(windows) for place in range(len(window) - 1)]
     return mx.array(places), [token for window in windows for token in window[1:]]
 

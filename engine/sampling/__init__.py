@@ -1,1 +1,1 @@
-"""How the next token is chosen from logits."""
+"""The choice of the next token from logits."""

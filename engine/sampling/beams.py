@@ -95,7 +95,7 @@ class BeamSearch:
         self._finished = merged[: self._params.num_beams]
 
     def _may_improve(self, length: int) -> bool:
-        """Whether the best running beam could still beat the worst finished one, by the rule early_stopping names."""
+        """True when the best running beam could still beat the worst finished one, by the rule early_stopping names."""
         if not self._is_full:
             return True
         longest = self._params.early_stopping == "never" and self._params.length_penalty > 0

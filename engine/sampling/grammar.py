@@ -1,4 +1,4 @@
-"""Which tokens may come next, by a grammar. Knows tokens as bytes and as ids; knows no arrays of MLX and no requests.
+"""The tokens that a grammar allows next. Knows tokens as bytes and as ids; knows no arrays of MLX and no requests.
 
 Grammars are run by llguidance, whose limits bound the work of compiling one and of every token. Nothing that it reads
 refers to anything outside of itself.
@@ -38,7 +38,7 @@ _KNOWN_ERRORS = {"NoExtensionBias": _UNSATISFIABLE, "NoExtension": _UNSATISFIABL
 
 
 class GrammarRow:
-    """Where one sequence stands in its grammar.
+    """One sequence's position in its grammar.
 
     error: why it cannot go on; None while it can
     """
@@ -161,7 +161,7 @@ class GrammarCompiler:
 
 
 class _Vocabulary:
-    """What llguidance asks of a tokenizer."""
+    """The tokenizer's face that llguidance asks for."""
 
     is_tokenizer_wrapper = True
 

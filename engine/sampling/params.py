@@ -1,4 +1,4 @@
-"""What one request asks of the sampler. Plain values: imports no mlx, so the server may build them."""
+"""Sampling parameters of one request. Plain values: imports no mlx, so the server may build them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What a text has to look like.
+    """The form that a text must have.
 
     lark: rules in llguidance's form of Lark, of which `start` is the whole text
     param: the request's field that it comes from, for errors

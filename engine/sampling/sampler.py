@@ -20,7 +20,7 @@ _BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 
 class SamplerRow:
-    """What sampling remembers of one sequence.
+    """The sampling state of one sequence.
 
     context_ids: what the sequence continues: the prompt, or the decoder's start where the prompt has its own encoder
     generated: tokens sampled so far
@@ -258,7 +258,7 @@ def bad_endings(tokens: Sequence[int], sequences: Sequence[tuple[int, ...]]) -> 
 
 
 def _choose_natively(kernels: Any, logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
-    """The same in one pass over the vocabulary."""
+    """Choose tokens with the kernels, in one pass over the vocabulary."""
     tokens: mx.array
     if all(row.greedy for row in rows):
         tokens, _ = kernels.choose(logits)

@@ -31,7 +31,7 @@ class Scores:
         return [each for each in (self.tokens, self.logprobs, self.top_ids, self.top_logprobs) if each is not None]
 
     def read(self) -> list[SampledToken]:
-        """As plain values."""
+        """The scores as plain values."""
         ids: Any = self.tokens.tolist()
         logprobs: Any = self.logprobs.tolist()
         top_ids: Any = [[]] * len(ids) if self.top_ids is None else self.top_ids.tolist()
@@ -41,7 +41,7 @@ class Scores:
 
 
 def score(logits: mx.array, tokens: mx.array, count: int, kernels: Any) -> Scores:
-    """How likely each token was, and the `count` most likely ones in its place.
+    """The log-probability of each token, and the `count` most likely tokens in its place.
 
     logits: (n, vocab_size) float32
     tokens: (n,)
@@ -70,7 +70,7 @@ def score_prompt(
     vocab_size: int,
     kernels: Any,
 ) -> list[Scores]:
-    """The same for tokens of a prompt, in pieces: the logits of a long one would fill the memory.
+    """Score tokens of a prompt as `score` does, in pieces: the logits of a long one would fill the memory.
 
     logits_of: the model's head
     hidden: (n, hidden_size), the states of the tokens before these

@@ -42,7 +42,7 @@ class Detokenizer:
         return self._without_leading_space(text)
 
     def finish(self) -> str:
-        """What was held back."""
+        """The text that was held back."""
         return self._characters.decode(b"", final=True)
 
     def _without_leading_space(self, text: str) -> str:

@@ -41,7 +41,7 @@ _ENDS = (
 
 
 def fill_in_tokens(tokenizer: Tokenizer) -> FillInTokens | None:
-    """How this vocabulary asks for a middle; None when it cannot."""
+    """The vocabulary's tokens that ask for a middle; None when it has none."""
     return next((each for each in _FAMILIES if _knows(tokenizer, each)), None)
 
 

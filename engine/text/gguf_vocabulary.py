@@ -70,7 +70,7 @@ def around_text(metadata: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def word_pattern(metadata: Mapping[str, Any]) -> WordPattern:
-    """How a byte-level vocabulary cuts words. Raises CheckpointUnsupported for a name that nothing is known of."""
+    """The pattern by which a byte-level vocabulary cuts words. Raises CheckpointUnsupported for an unknown name."""
     kind, name = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "default")
     name = kind if kind == "gemma4" else name
     if not isinstance(name, str) or name not in WORD_PATTERNS:

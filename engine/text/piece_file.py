@@ -47,7 +47,7 @@ class PieceFile:
         return places
 
     def place(self, piece: str) -> int | None:
-        """Where the file has this piece."""
+        """The file's index of this piece."""
         place: int = self._library.piece_to_id(piece)
         return place if self.pieces[place] == piece else None
 

@@ -16,7 +16,7 @@ _Config = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PieceLayout:
-    """How a family numbers its tokens.
+    """The numbering of a family's tokens.
 
     ids: the token of every piece, by its place in the file
     tokens: how every token is spelled, by id; None where each piece is a token
@@ -58,7 +58,7 @@ def _as_in_the_file(file: PieceFile, settings: TokenizerSettings, config: _Confi
 
 
 def _t5(file: PieceFile, settings: TokenizerSettings, config: _Config) -> PieceLayout:
-    """As in the file, then the sentinels `<extra_id_99>` to `<extra_id_0>`, and an end after every text."""
+    """The file's pieces, then the sentinels `<extra_id_99>` to `<extra_id_0>`, and an end after every text."""
     count, size = settings.count("extra_ids", 100, most=_MAX_EXTRA_IDS), len(file.pieces)
     room = config.get("vocab_size")
     last = min(size + count, room) if type(room) is int else size + count

@@ -57,7 +57,7 @@ class ByteVocabulary:
         return ord(token) + _OFFSET if len(token) == 1 and ord(token) < 256 else None
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What the token adds to a text."""
+        """The bytes that the token adds to a text."""
         if token_id in self._added:
             return self._added[token_id].text.encode()
         return bytes([token_id - _OFFSET]) if 0 <= token_id - _OFFSET < 256 else b""

@@ -64,7 +64,7 @@ class SentencePieceVocabulary:
         return self._ids.get(token)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What the token adds to a text in which it is not the first."""
+        """The bytes that the token adds to a text in which it is not the first."""
         token = self._tokens.get(token_id, "")
         return token.encode() if token_id in self._added else piece_bytes(token)
 

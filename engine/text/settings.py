@@ -1,4 +1,4 @@
-"""What a checkpoint says of its tokenizer beside the vocabulary. Knows JSON files; knows no library."""
+"""The checkpoint's settings of its tokenizer beside the vocabulary. Knows JSON files; knows no library."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ class TokenizerSettings:
         return str(value)
 
     def named(self, defaults: Mapping[str, str] = MappingProxyType({})) -> Roles:
-        """How the special tokens with a role are spelled, by role ("bos_token", ...)."""
+        """The texts of the special tokens with a role, by role ("bos_token", ...)."""
         texts = {name: token_text(self._values.get(name)) for name in NAMES}
         return {name: defaults.get(name) if text is None else text for name, text in texts.items()}
 
@@ -96,7 +96,7 @@ class TokenizerSettings:
 
 
 def token_text(value: Any) -> str | None:
-    """How a token is spelled, whether it is written as a string or as an object."""
+    """A token's text, whether it is written as a string or as an object."""
     text = value.get("content") if isinstance(value, dict) else value
     return text if isinstance(text, str) else None
 

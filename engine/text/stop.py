@@ -33,7 +33,7 @@ class StopMatcher:
         return seen[: len(seen) - keep]
 
     def finish(self) -> str:
-        """What was held back, when no stop string came of it."""
+        """The text that was held back, when no stop string came of it."""
         held, self._held = self._held, ""
         return held
 
@@ -92,7 +92,7 @@ class _Automaton:
         self._found[state] = word
 
     def _link(self) -> None:
-        """Where to go on when the next character does not fit, level by level."""
+        """Set, level by level, the state to go on from when the next character does not fit."""
         level = list(self._next[0].values())
         while level:
             deeper: list[int] = []

@@ -49,7 +49,7 @@ class SubwordVocabulary:
         return self._subwords.token_to_id(token)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What the token adds to a text in which it is not the first."""
+        """The bytes that the token adds to a text in which it is not the first."""
         if token_id in self.added:
             return self.added[token_id].encode()
         token = self.token(token_id) or ""

@@ -33,7 +33,7 @@ class Vocabulary(Protocol):
         """The token as the vocabulary spells it; None for an unused id."""
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What the token adds to a text in which it is not the first."""
+        """The bytes that the token adds to a text in which it is not the first."""
 
     def token_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it."""
@@ -100,7 +100,7 @@ class Tokenizer:
         return text.removeprefix(" ") if self.leading_space else text
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What the token adds to a text; empty for ids outside the vocabulary."""
+        """The bytes that the token adds to a text; empty for ids outside the vocabulary."""
         return self._vocabulary.token_bytes(token_id)
 
     def token(self, token_id: int) -> str | None:
@@ -127,6 +127,6 @@ class Tokenizer:
         return added | {text: token_id for token_id, text in self.special_tokens()}
 
     def special_strings(self) -> list[str]:
-        """How the special tokens are spelled, longest first."""
+        """The texts of the special tokens, longest first."""
         spelled = {self._vocabulary.token(each) for each in self.special_ids}
         return sorted((each for each in spelled if each), key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""How byte-level vocabularies cut a text into words, by the names that llama.cpp's converter gives the ways.
+"""The patterns by which byte-level vocabularies cut a text into words, under llama.cpp's names.
 
 Every pattern cuts what the ones before it left whole. Knows regular expressions; knows no vocabulary and no file.
 Source of the names: llama.cpp, src/llama-vocab.cpp. Where its pattern stands in for one that its engine of regular
