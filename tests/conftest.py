@@ -6,8 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from engine import blas
+
+# A busy machine must not fail a property.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 blas.preload()  # before any test imports mlx, as the worker does
 

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from engine.text.spellings import Spellings
+
 if TYPE_CHECKING:  # the server answers before Jinja is loaded
     from engine.text.chat_template import ChatTemplate, Message
     from engine.text.tokenizer import Tokenizer
@@ -34,7 +36,7 @@ def encode_chat(
     is encoded in pieces between the marks: only the template itself can write control tokens.
     Raises TemplateFailed.
     """
-    spellings = [each for each in tokenizer.special_strings() if len(each) > 1]
+    spellings = Spellings(tokenizer.special_strings())
     mark = _unused_mark((messages, tools or ()))
     text = template.render(
         _broken(messages, spellings, mark),
@@ -47,13 +49,10 @@ def encode_chat(
     return [token_id for piece in pieces if piece for token_id in tokenizer.encode(piece, add_special_tokens=False)]
 
 
-def _broken(value: Any, spellings: Sequence[str], mark: str) -> Any:
+def _broken(value: Any, spellings: Spellings, mark: str) -> Any:
     """The value with a mark after the first character of every special token's spelling in its strings."""
     if isinstance(value, str):
-        for spelling in spellings:
-            if spelling in value:
-                value = value.replace(spelling, spelling[0] + mark + spelling[1:])
-        return value
+        return spellings.broken(value, mark)
     if isinstance(value, Mapping):
         broken = {key: _broken(each, spellings, mark) for key, each in value.items()}
         return JsonObject(broken) if isinstance(value, JsonObject) else broken

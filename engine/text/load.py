@@ -4,14 +4,15 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from tokenizers import AddedToken as SubwordToken
 from tokenizers import Tokenizer as Subwords
 from tokenizers import processors
 
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.folder import ModelFolder
-from engine.errors import CheckpointCorrupt, CheckpointNotFound
+from engine.errors import CheckpointNotFound
 from engine.text import byte_pairs, marian, word_pieces
+from engine.text.added_tokens import FILE as _OWN_FILE
+from engine.text.added_tokens import mark_special, read_subwords, unnumbered_within
 from engine.text.chat_template import ChatTemplate
 from engine.text.gguf_vocabulary import around_text, build_from_gguf, role_id
 from engine.text.piece_file import PieceFile
@@ -25,7 +26,6 @@ from engine.text.tokenizer import SpecialTokens, Tokenizer, Vocabulary
 from engine.text.vocabulary_file import read_text
 
 _MAX_FILE_BYTES = 256 << 20
-_OWN_FILE = "tokenizer.json"
 _SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 # The first of them that a folder has is read, with what belongs to it.
 _FILES = (_OWN_FILE, marian.SOURCE, *_SENTENCEPIECE_FILES, word_pieces.VOCABULARY, byte_pairs.MERGES)
@@ -113,11 +113,11 @@ def _subwords(
         return word_pieces.build_word_pieces(folder, settings, config)
     if file == byte_pairs.MERGES:
         return byte_pairs.build_byte_pairs(folder, settings, config)
-    return _read_subwords(folder), settings.named()
+    return read_subwords(read_text(folder, _OWN_FILE, _MAX_FILE_BYTES), settings), settings.named()
 
 
 def _from_subwords(checkpoint: Checkpoint, subwords: Subwords, roles: Roles, settings: TokenizerSettings) -> Tokenizer:
-    _add_special(subwords, settings, roles)
+    mark_special(subwords, settings, roles, _num_rows(checkpoint.config))
     vocabulary = SubwordVocabulary(subwords)
     find = partial(_find, vocabulary)
     ends = _end_ids(checkpoint, vocabulary, find(roles["eos_token"]))
@@ -129,25 +129,11 @@ def _from_subwords(checkpoint: Checkpoint, subwords: Subwords, roles: Roles, set
     return Tokenizer(vocabulary, special, leading_space=vocabulary.metaspace and prefixed)
 
 
-def _add_special(subwords: Subwords, settings: TokenizerSettings, roles: Roles) -> None:
-    """Have the tokens found in the text that the settings describe, and those with a role; those it has stay."""
-    described = {token.text: token for token in settings.added.values()}
-    for role, text in roles.items():
-        if text:
-            described.setdefault(text, settings.described(text, lstrip=role == "mask_token" and text == "<mask>"))
-    known = {token.content for token in subwords.get_added_tokens_decoder().values() if token.special}
-    for token in described.values():
-        if token.text not in known and subwords.token_to_id(token.text) is not None:
-            strip = {"lstrip": token.lstrip, "rstrip": token.rstrip}
-            added = SubwordToken(token.text, special=token.special, normalized=not token.special, **strip)
-            (subwords.add_special_tokens if token.special else subwords.add_tokens)([added])
-
-
 def _from_pieces(
     checkpoint: Checkpoint, file: PieceFile, layout: PieceLayout, settings: TokenizerSettings
 ) -> Tokenizer:
     roles = settings.named() if layout.eos is None else settings.named({**SENTENCEPIECE_ROLES, "eos_token": layout.eos})
-    vocabulary = SentencePieceVocabulary(file, layout, settings.added)
+    vocabulary = _with_special(file, layout, settings, _num_rows(checkpoint.config))
     find = partial(_find, vocabulary)
     ends = _end_ids(checkpoint, vocabulary, find(roles["eos_token"]))
     bos_id = checkpoint.config.get("bos_token_id")
@@ -158,6 +144,24 @@ def _from_pieces(
     named = {each for each in map(find, texts.values()) if each is not None}
     special = _special(vocabulary.special_ids | named, bos_id, ends, texts)
     return Tokenizer(vocabulary, special, leading_space=file.spaced)
+
+
+def _with_special(
+    file: PieceFile, layout: PieceLayout, settings: TokenizerSettings, num_rows: int | None
+) -> SentencePieceVocabulary:
+    """The vocabulary, with the special tokens that the settings name without an id."""
+    vocabulary = SentencePieceVocabulary(file, layout, settings.added)
+    texts = settings.special_texts()
+    known = {text: token_id for text in texts if (token_id := vocabulary.token_id(text)) is not None}
+    added = {each: settings.described(text) for text, each in known.items() if each not in vocabulary.special_ids}
+    behind = unnumbered_within(texts, known | {"": vocabulary.size - 1}, num_rows)
+    added |= {vocabulary.size + number: settings.described(text) for number, text in enumerate(behind)}
+    return SentencePieceVocabulary(file, layout, settings.added | added) if added else vocabulary
+
+
+def _num_rows(config: Mapping[str, Any]) -> int | None:
+    size = config.get("vocab_size")
+    return size if type(size) is int else None
 
 
 def _from_bytes(checkpoint: Checkpoint, settings: TokenizerSettings) -> Tokenizer:
@@ -215,14 +219,3 @@ def _surround(subwords: Subwords, bos_id: int | None, eos_id: int | None) -> Any
         return subwords.post_processor
     single = [part for part in ("begin", "$A", "end") if part == "$A" or named[part] is not None]
     return processors.TemplateProcessing(single=single, special_tokens=tokens)
-
-
-def _read_subwords(folder: ModelFolder) -> Subwords:
-    text = read_text(folder, _OWN_FILE, _MAX_FILE_BYTES)
-    try:
-        subwords = Subwords.from_str(text)
-    except Exception as error:
-        raise CheckpointCorrupt(_OWN_FILE, "it is not a tokenizer of this library's format") from error
-    subwords.no_truncation()
-    subwords.no_padding()
-    return subwords

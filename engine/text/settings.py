@@ -46,8 +46,10 @@ class TokenizerSettings:
         for name in (_SPECIAL, _CONFIG):
             values = folder.json(name, _MAX_FILE_BYTES) if folder.has(name) else {}
             self._values |= {key: value for key, value in values.items() if value is not None}
-        self.added = _listed(folder.json(_ADDED, _MAX_FILE_BYTES)) if folder.has(_ADDED) else {}
-        self.added |= _decoder(self._values.get("added_tokens_decoder", {}))
+        # The list in the settings is the newer one: a file beside it is left over.
+        self.added = _decoder(self._values.get("added_tokens_decoder", {}))
+        if not self.added and folder.has(_ADDED):
+            self.added = _listed(folder.json(_ADDED, _MAX_FILE_BYTES))
         if len({token.text for token in self.added.values()}) < len(self.added):
             raise CheckpointCorrupt(_CONFIG, "it adds one token under two ids")
         kind = self._values.get("tokenizer_class", config.get("tokenizer_class"))

@@ -18,7 +18,8 @@ class SubwordVocabulary:
         self._subwords = subwords
         added = subwords.get_added_tokens_decoder()
         self.added: Mapping[int, str] = {token_id: token.content for token_id, token in added.items()}
-        self.size = subwords.get_vocab_size(with_added_tokens=True)
+        self._words = {token_id for token_id, token in added.items() if not token.special}
+        self.size = max(subwords.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         decoder = "" if subwords.decoder is None else repr(subwords.decoder)
         self._byte_level = isinstance(subwords.decoder, decoders.ByteLevel) or "ByteLevel(" in decoder
         self.metaspace = _METASPACE in decoder
@@ -50,7 +51,7 @@ class SubwordVocabulary:
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that the token adds to a text in which it is not the first."""
-        if token_id in self.added:
+        if token_id in self.added and not (self.metaspace and token_id in self._words):
             return self.added[token_id].encode()
         token = self.token(token_id) or ""
         if self._byte_level:
