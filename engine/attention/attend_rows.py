@@ -103,7 +103,7 @@ def attend_rows(
     turn = None
     if rotation is not None:
         turn = (rotation.periods, rotation.offsets, rotation.interleaved, rotation.magnitude)
-    attended, *written = native.attend_rows(
+    attended, *written = native.attend_cached(
         queries,
         planes,
         tokens,

@@ -60,9 +60,9 @@ class PanelLayout:
         """Panels of a dense weight, or of MLX's packed arrays."""
         q = self.quantization
         panels: mx.array = (
-            self.kernels.pack_dense(weight)
+            self.kernels.panels_of_dense(weight)
             if q is None
-            else self.kernels.pack_packed(weight, scales, biases, q.group_size, q.bits, q.mode)
+            else self.kernels.panels_of_quantized(weight, scales, biases, q.group_size, q.bits, q.mode)
         )
         return panels
 
@@ -70,7 +70,7 @@ class PanelLayout:
         self, panels: Sequence[mx.array], rows: Sequence[int], biases: Sequence[mx.array | None]
     ) -> Multiplication:
         """The call that multiplies with weights of one layout, which may differ in their number of rows."""
-        kernel = self.kernels.multiply_dense if self.quantization is None else self.kernels.multiply_packed
+        kernel = self.kernels.multiply_dense if self.quantization is None else self.kernels.multiply_quantized
         fixed = (list(panels), list(rows), list(biases), *self._arguments)
 
         def multiply(
@@ -88,13 +88,13 @@ class PanelLayout:
     def multiply_chosen(self, x: mx.array, stack: mx.array, chosen: mx.array) -> mx.array:
         """x @ stack[chosen].T: x (..., 1 or n, 1, columns), chosen (..., n) to (..., n, 1, rows)."""
         dense = self.quantization is None
-        kernel = self.kernels.multiply_dense_chosen if dense else self.kernels.multiply_packed_chosen
+        kernel = self.kernels.multiply_dense_chosen if dense else self.kernels.multiply_quantized_chosen
         products: mx.array = kernel(x, stack, chosen, self.rows, *self._arguments)
         return products
 
     def take(self, panels: mx.array, ids: mx.array) -> mx.array:
         """Rows by number, in float32: (...) integers to (..., columns)."""
-        kernel = self.kernels.take_dense if self.quantization is None else self.kernels.take_packed
+        kernel = self.kernels.take_dense if self.quantization is None else self.kernels.take_quantized
         rows: mx.array = kernel(panels, ids, self.rows, *self._arguments)
         return rows
 

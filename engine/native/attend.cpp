@@ -29,25 +29,25 @@ class Written {
       : from_(tokens, stored.width()),
         element_stride_(tokens.strides(-1) * static_cast<int64_t>(tokens.itemsize())),
         to_(planes[0].data<uint8_t>()),
-        packing_(stored.packing()),
+        quantization_(stored.quantization()),
         rows_(tokens.shape(0)),
         heads_(planes[0].shape(1)),
         length_(tokens.shape(tokens.ndim() == 3 ? 1 : 2)),
         slots_(planes[0].shape(0)),
         places_(planes[0].shape(2)),
         item_bytes_(tokens.itemsize()) {
-    if (packing_.bits == 0) return;
+    if (quantization_.bits == 0) return;
     scales_ = planes[1].data<float>();
     biases_ = planes[2].data<float>();
   }
 
   // A token whose slot or place does not exist is dropped. tables: of the rotation, or null; see Attention.
-  void run(const PerRow& slot_of, const PerRow& place_of, const Turn& turn, const float* tables) const {
+  void run(const PerRow& slot_of, const PerRow& place_of, const Rotation& rotation, const float* tables) const {
     const int64_t vectors = static_cast<int64_t>(rows_) * heads_;
-    const int64_t bytes = vectors * length_ * packing_.width * static_cast<int64_t>(item_bytes_);
+    const int64_t bytes = vectors * length_ * quantization_.width * static_cast<int64_t>(item_bytes_);
     const int parts = static_cast<int>(std::min(vectors, bytes / kBytesPerPart + 1));
     parallel(parts, [&](int part) {
-      std::vector<float> storage(2 * packing_.width);
+      std::vector<float> storage(2 * quantization_.width);
       for (int64_t at = vectors * part / parts; at < vectors * (part + 1) / parts; ++at) {
         const int row = static_cast<int>(at / heads_), head = static_cast<int>(at % heads_);
         const int slot = slot_of[row], place = place_of[row];
@@ -55,38 +55,38 @@ class Written {
         for (int i = 0; i < std::min(length_, places_ - place); ++i) {
           const int64_t target = (static_cast<int64_t>(slot) * heads_ + head) * places_ + place + i;
           const float* table =
-              tables == nullptr ? nullptr : tables + (static_cast<int64_t>(row) * length_ + i) * turn.table_size();
-          write(from_.at(row, head, i), turn, table, target, storage.data());
+              tables == nullptr ? nullptr : tables + (static_cast<int64_t>(row) * length_ + i) * rotation.table_size();
+          write(from_.at(row, head, i), rotation, table, target, storage.data());
         }
       }
     });
   }
 
  private:
-  void write(const uint8_t* token, const Turn& turn, const float* table, int64_t target, float* storage) const {
-    if (packing_.bits == 0 && table == nullptr) {
-      copy(token, to_ + target * packing_.width * item_bytes_);
+  void write(const uint8_t* token, const Rotation& rotation, const float* table, int64_t target, float* storage) const {
+    if (quantization_.bits == 0 && table == nullptr) {
+      copy(token, to_ + target * quantization_.width * item_bytes_);
       return;
     }
     copy(token, reinterpret_cast<uint8_t*>(storage));
     const float* x = storage;
-    float* turned = packing_.bits == 0 ? reinterpret_cast<float*>(to_) + target * packing_.width
-                                       : storage + packing_.width;
+    float* turned = quantization_.bits == 0 ? reinterpret_cast<float*>(to_) + target * quantization_.width
+                                       : storage + quantization_.width;
     if (table != nullptr) {
-      rotate_vector(turn, table, x, packing_.width, turned);
+      rotate_vector(rotation, table, x, quantization_.width, turned);
       x = turned;
     }
-    if (packing_.bits == 0) return;
-    const int64_t group = target * packing_.groups;
-    pack_head(packing_, x, to_ + target * packing_.bytes(), scales_ + group, biases_ + group);
+    if (quantization_.bits == 0) return;
+    const int64_t group = target * quantization_.groups;
+    quantize_head(quantization_, x, to_ + target * quantization_.bytes(), scales_ + group, biases_ + group);
   }
 
   void copy(const uint8_t* token, uint8_t* out) const {
-    if (element_stride_ == static_cast<int64_t>(item_bytes_) || packing_.width == 1) {
-      std::memcpy(out, token, packing_.width * item_bytes_);
+    if (element_stride_ == static_cast<int64_t>(item_bytes_) || quantization_.width == 1) {
+      std::memcpy(out, token, quantization_.width * item_bytes_);
       return;
     }
-    for (int i = 0; i < packing_.width; ++i) {
+    for (int i = 0; i < quantization_.width; ++i) {
       std::memcpy(out + i * item_bytes_, token + i * element_stride_, item_bytes_);
     }
   }
@@ -94,7 +94,7 @@ class Written {
   Plane from_;
   int64_t element_stride_;  // in bytes
   uint8_t* to_;
-  HeadPacking packing_;
+  HeadQuantization quantization_;
   float *scales_ = nullptr, *biases_ = nullptr;
   int rows_, heads_, length_, slots_, places_;
   size_t item_bytes_;
@@ -105,15 +105,15 @@ struct Options {
   bool causal;
   int window;
   bool has_sinks, has_mask, rotates;
-  int bits;  // of packed planes, else 0
-  Turn turn;
+  int bits;  // of quantised planes, else 0
+  Rotation rotation;
 
   // Of keys, and as many of values.
   int planes() const { return bits == 0 ? 1 : 3; }
 };
 
-// What differs from row to row.
-struct Placing {
+// The numbers that differ from row to row.
+struct KVLocation {
   PerRow slots, places, lengths, offsets;
 
   void find(const std::vector<mx::array>& inputs) {
@@ -125,8 +125,8 @@ struct Placing {
 // mask, periods, and what differs from row to row. Outputs: the attended, and the planes where there are new tokens.
 class Attend : public InPlacePrimitive {
  public:
-  Attend(mx::Stream stream, Options options, bool writes, Placing placing)
-      : InPlacePrimitive(stream), options_(options), writes_(writes), placing_(placing) {}
+  Attend(mx::Stream stream, Options options, bool writes, KVLocation location)
+      : InPlacePrimitive(stream), options_(options), writes_(writes), location_(location) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     allocate_by_position(outputs[0]);
@@ -136,23 +136,23 @@ class Attend : public InPlacePrimitive {
     for (int i = 0; i < 2 * half; ++i) {
       planes.push_back(writes_ ? keep(inputs[1 + i], outputs[1 + i]) : with_dense_rows(inputs[1 + i]));
     }
-    Placing placing = placing_;
-    placing.find(inputs);
+    KVLocation location = location_;
+    location.find(inputs);
     size_t next = 1 + 2 * half + (writes_ ? 2 : 0);
-    Attention attention = describe(inputs, next, planes, placing, outputs[0].data<float>());
+    Attention attention = describe(inputs, next, planes, location, outputs[0].data<float>());
     std::vector<Written> written;
     if (writes_) {
       written.emplace_back(inputs[1 + 2 * half], attention.keys, &outputs[1]);
       written.emplace_back(inputs[2 + 2 * half], attention.values, &outputs[1 + half]);
     }
     const float* periods = options_.rotates ? inputs[next].data<float>() : nullptr;
-    dispatch([written = std::move(written), attention, placing, periods]() mutable {
+    dispatch([written = std::move(written), attention, location, periods]() mutable {
       std::vector<float> storage, tables;
       attention.queries.bring_together(storage);
-      if (periods != nullptr) attention.tables = fill_tables(attention, placing, periods, tables);
+      if (periods != nullptr) attention.tables = fill_tables(attention, location, periods, tables);
       for (size_t i = 0; i < written.size(); ++i) {
         // Values are not rotated.
-        written[i].run(placing.slots, placing.places, attention.turn, i == 0 ? attention.tables : nullptr);
+        written[i].run(location.slots, location.places, attention.rotation, i == 0 ? attention.tables : nullptr);
       }
       attend(attention);
     });
@@ -170,16 +170,16 @@ class Attend : public InPlacePrimitive {
     out.set_data(mx::allocator::malloc(out.nbytes()), size, strides, {true, by_row, by_column});
   }
 
-  static const float* fill_tables(const Attention& attention, const Placing& placing, const float* periods,
+  static const float* fill_tables(const Attention& attention, const KVLocation& location, const float* periods,
                                   std::vector<float>& tables) {
-    const int length = attention.queries.length(), size = attention.turn.table_size();
+    const int length = attention.queries.length(), size = attention.rotation.table_size();
     const int64_t vectors = static_cast<int64_t>(attention.queries.rows()) * length;
     tables.resize(vectors * size);
     const int parts = static_cast<int>(std::min(vectors, vectors * size / kElementsPerPart + 1));
     parallel(parts, [&](int part) {
       for (int64_t at = vectors * part / parts; at < vectors * (part + 1) / parts; ++at) {
-        const int position = placing.offsets[static_cast<int>(at / length)] + static_cast<int>(at % length);
-        fill_table(attention.turn, periods, position, tables.data() + at * size);
+        const int position = location.offsets[static_cast<int>(at / length)] + static_cast<int>(at % length);
+        fill_table(attention.rotation, periods, position, tables.data() + at * size);
       }
     });
     return tables.data();
@@ -195,7 +195,7 @@ class Attend : public InPlacePrimitive {
   }
 
   Attention describe(const std::vector<mx::array>& inputs, size_t& next, const std::vector<mx::array>& planes,
-                     const Placing& placing, float* out) const {
+                     const KVLocation& location, float* out) const {
     const auto half = planes.begin() + options_.planes();
     const Stored keys({planes.begin(), half}, options_.bits), values({half, planes.end()}, options_.bits);
     const float* sinks = options_.has_sinks ? inputs[next++].data<float>() : nullptr;
@@ -207,15 +207,15 @@ class Attend : public InPlacePrimitive {
             .num_slots = shape[0],
             .num_kv_heads = shape[1],
             .places = shape[2],
-            .slots = placing.slots,
-            .lengths = placing.lengths,
+            .slots = location.slots,
+            .lengths = location.lengths,
             .scale = options_.scale,
             .softcap = options_.softcap,
             .causal = options_.causal,
             .window = options_.window,
             .sinks = sinks,
             .mask = mask,
-            .turn = options_.turn,
+            .rotation = options_.rotation,
             .tables = nullptr,
             .out = out};
   }
@@ -229,7 +229,7 @@ class Attend : public InPlacePrimitive {
 
   Options options_;
   bool writes_;
-  Placing placing_;
+  KVLocation location_;
 };
 
 using Arrays = std::vector<mx::array>;
@@ -270,9 +270,9 @@ int check_planes(const Arrays& planes, size_t first, int bits) {
   const mx::array &scales = planes[first + 1], &biases = planes[first + 2];
   const int width = values.shape(3) * 32 / bits;
   require(values.dtype() == mx::uint32 && scales.dtype() == mx::float32 && biases.dtype() == mx::float32,
-          "Packed planes must be uint32 with scales and biases in float32.");
+          "Quantised planes must be uint32 with scales and biases in float32.");
   require(scales.shape(3) == biases.shape(3) && width % (8 * scales.shape(3)) == 0,
-          "Packed planes must have whole groups.");
+          "Quantised planes must have whole groups.");
   return width;
 }
 
@@ -282,17 +282,17 @@ void check_tokens(const mx::array& tokens, const mx::array& plane, int width, in
   require(shape.rows == queries.rows && shape.length == queries.length && shape.heads == plane.shape(1),
           "New tokens must have the rows and the length of the queries, and the heads of the planes.");
   require(bits != 0 || tokens.dtype() == plane.dtype(), "New tokens must have the dtype of the planes.");
-  require((bits == 0 && !rotates) || tokens.dtype() == mx::float32, "Keys to rotate or pack must be float32.");
+  require((bits == 0 && !rotates) || tokens.dtype() == mx::float32, "Keys to rotate or quantise must be float32.");
 }
 
 // Periods, positions of the first tokens, whether pairs are interleaved, and the magnitude.
-using Rotation = std::tuple<mx::array, Number, bool, float>;
+using GivenRotation = std::tuple<mx::array, Number, bool, float>;
 
-Arrays attend_rows(const mx::array& queries, const Arrays& planes, const Arrays& tokens,
+Arrays attend_cached(const mx::array& queries, const Arrays& planes, const Arrays& tokens,
                    const std::optional<Number>& slots, const Number& places, const Number& lengths, float scale,
                    bool causal, int window, float softcap, const Optional& sinks, const Optional& mask,
-                   const std::optional<Rotation>& rotation, int bits) {
-  require(bits == 0 || bits == 4 || bits == 8, "Planes must be packed in 4 or 8 bits.");
+                   const std::optional<GivenRotation>& rotation, int bits) {
+  require(bits == 0 || bits == 4 || bits == 8, "Planes must be quantised in 4 or 8 bits.");
   const size_t half = bits == 0 ? 1 : 3;
   require(planes.size() == 2 * half, "There must be all planes of keys and values.");
   const int head_dim = check_planes(planes, 0, bits), value_dim = check_planes(planes, half, bits);
@@ -324,13 +324,13 @@ Arrays attend_rows(const mx::array& queries, const Arrays& planes, const Arrays&
     const auto& [periods, offsets, interleaved, magnitude] = *rotation;
     require(periods.ndim() == 1 && periods.dtype() == mx::float32 && 2 * periods.shape(0) <= head_dim,
             "There must be a float32 period per rotated pair.");
-    options.turn = {periods.shape(0), interleaved, magnitude};
+    options.rotation = {periods.shape(0), interleaved, magnitude};
     inputs.push_back(side_by_side(periods, stream));
   }
   const auto each = [&](const Number& number) { return PerRow(number, shape.rows, inputs, stream); };
-  const Placing placing{slots ? each(*slots) : PerRow::identity(), each(places), each(lengths),
+  const KVLocation location{slots ? each(*slots) : PerRow::identity(), each(places), each(lengths),
                         each(rotation ? std::get<1>(*rotation) : Number(0))};
-  auto primitive = std::make_shared<Attend>(stream, options, !tokens.empty(), placing);
+  auto primitive = std::make_shared<Attend>(stream, options, !tokens.empty(), location);
   std::vector<mx::Shape> shapes{mx::Shape{shape.rows, shape.heads, shape.length, value_dim}};
   if (queries.ndim() == 3) shapes[0] = {shape.rows, shape.length, shape.heads * value_dim};
   std::vector<mx::Dtype> dtypes{mx::float32};
@@ -346,9 +346,9 @@ Arrays attend_rows(const mx::array& queries, const Arrays& planes, const Arrays&
 void bind_attend(nanobind::module_& module) {
   namespace nb = nanobind;
   using namespace nb::literals;
-  module.def("attend_rows", &attend_rows, "queries"_a, "planes"_a, "tokens"_a, "slots"_a.none(), "places"_a,
+  module.def("attend_cached", &attend_cached, "queries"_a, "planes"_a, "tokens"_a, "slots"_a.none(), "places"_a,
              "lengths"_a, "scale"_a, "causal"_a = true, "window"_a = 0, "softcap"_a = 0.0f, "sinks"_a = nb::none(),
-             "mask"_a = nb::none(), "rotation"_a = nb::none(), "bits"_a = 0, "See engine.layers.attend_rows.");
+             "mask"_a = nb::none(), "rotation"_a = nb::none(), "bits"_a = 0, "See engine.attention.attend_cached.");
 }
 
 }  // namespace bramley

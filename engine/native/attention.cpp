@@ -147,7 +147,7 @@ class UnitOfAttention {
       float* to = own_.queries.data() + static_cast<size_t>(query) * dims;
       if (a_.tables != nullptr) {
         const int64_t at = static_cast<int64_t>(unit_.row) * a_.queries.length() + position(query);
-        rotate_vector(a_.turn, a_.tables + at * a_.turn.table_size(), from, dims, to);
+        rotate_vector(a_.rotation, a_.tables + at * a_.rotation.table_size(), from, dims, to);
         from = to;
       }
       for (int i = 0; i < dims; ++i) to[i] = from[i] * a_.scale;

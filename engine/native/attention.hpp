@@ -32,8 +32,8 @@ struct Attention {
   int window;          // each query sees the last `window` of its places; 0 for all
   const float* sinks;  // (num_heads,) logits that join the softmax's denominator, or null
   ScoreMask mask;
-  Turn turn;            // of the queries
-  const float* tables;  // (rows, length, turn.table_size()), or null where nothing is rotated
+  Rotation rotation;            // of the queries
+  const float* tables;  // (rows, length, rotation.table_size()), or null where nothing is rotated
   float* out;  // (rows, length, num_heads, values' width)
 };
 

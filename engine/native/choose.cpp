@@ -1,5 +1,5 @@
-// What a sampler needs of logits in one pass over the vocabulary: the best token, the softmax's normaliser, the best
-// few.
+// The figures that a sampler needs of logits, in one pass over the vocabulary: the best token, the softmax's
+// normaliser, the best few.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/vector.h>
 
@@ -23,7 +23,7 @@ struct Candidate {
   uint32_t id;
 };
 
-// What is known of a part of a row. NaN is never best.
+// The best token and the sums of a part of a row. NaN is never best.
 struct Summary {
   float largest = -kInfinity;
   uint32_t id = 0;

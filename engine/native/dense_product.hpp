@@ -18,7 +18,7 @@ struct DenseLayout {
   size_t panel_bytes() const { return static_cast<size_t>(columns) * kLanes * value_bytes(); }
 };
 
-// As for packed weights.
+// See quantized_product.hpp.
 void multiply(const DenseLayout& layout, const float* x, int rows, const Surroundings& around,
               const std::vector<Target>& targets);
 void multiply_chosen(const DenseLayout& layout, const float* x, int sources, const uint8_t* stack, int stacked,

@@ -77,7 +77,7 @@ class Buckets {
     return std::min<int>(bits >> kShift, kBuckets - 1);
   }
 
-  // What all weights of a bucket reach: enough for a threshold, as the next ones are below it.
+  // The bound that all weights of a bucket reach: enough for a threshold, as the next ones are below it.
   static float smallest_of(int bucket) { return as_float(static_cast<uint32_t>(bucket) << kShift); }
 
   std::vector<float> sorted(int bucket) const {

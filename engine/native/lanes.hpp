@@ -1,6 +1,6 @@
 // Sixteen numbers at once, on AVX-512, AVX2, NEON or plain C++. The only file that knows instruction sets.
 //
-// A word holds two 16-bit integers, or the packed integers they are taken out of.
+// A word holds two 16-bit integers, or the quantised integers they are taken out of.
 #pragma once
 
 #include <cstdint>

@@ -11,14 +11,14 @@
 #include "activation.hpp"
 #include "dense_product.hpp"
 #include "layout.hpp"
-#include "packed_product.hpp"
+#include "quantized_product.hpp"
 #include "primitive.hpp"
 #include "strided.hpp"
 
 namespace bramley {
 namespace {
 
-// What a call asks for besides x and the panels. Biases: one or none per target.
+// The inputs of a call besides x and the panels. Biases: one or none per target.
 struct Extras {
   std::vector<std::optional<mx::array>> biases;
   std::optional<mx::array> norm;
@@ -183,10 +183,11 @@ Extras extras(const Biases& biases, const Optional& norm, float eps, const Optio
   return {biases, norm, eps, residual, activation ? find_activation(*activation) : nullptr};
 }
 
-std::vector<mx::array> multiply_packed(const mx::array& x, const std::vector<mx::array>& panels,
-                                       const std::vector<int>& rows, const Biases& biases, int columns, int group_size,
-                                       int bits, const std::string& mode, mx::Dtype scales, const Optional& norm,
-                                       float eps, const Optional& residual, const Name& activation) {
+std::vector<mx::array> multiply_quantized(const mx::array& x, const std::vector<mx::array>& panels,
+                                          const std::vector<int>& rows, const Biases& biases, int columns,
+                                          int group_size, int bits, const std::string& mode, mx::Dtype scales,
+                                          const Optional& norm, float eps, const Optional& residual,
+                                          const Name& activation) {
   const PanelLayout layout = make_layout(columns, group_size, bits, mode, scales);
   return product(layout, x, panels, rows, extras(biases, norm, eps, residual, activation));
 }
@@ -199,8 +200,8 @@ std::vector<mx::array> multiply_dense(const mx::array& x, const std::vector<mx::
   return product(layout, x, panels, rows, extras(biases, norm, eps, residual, activation));
 }
 
-mx::array multiply_packed_chosen(const mx::array& x, const mx::array& stack, const mx::array& chosen, int rows,
-                                 int columns, int group_size, int bits, const std::string& mode, mx::Dtype scales) {
+mx::array multiply_quantized_chosen(const mx::array& x, const mx::array& stack, const mx::array& chosen, int rows,
+                                    int columns, int group_size, int bits, const std::string& mode, mx::Dtype scales) {
   return chosen_product(make_layout(columns, group_size, bits, mode, scales), x, stack, chosen, rows);
 }
 
@@ -214,20 +215,20 @@ mx::array multiply_dense_chosen(const mx::array& x, const mx::array& stack, cons
 void bind_matmul(nanobind::module_& module) {
   namespace nb = nanobind;
   using namespace nb::literals;
-  module.def("multiply_packed", &multiply_packed, "x"_a, "panels"_a, "rows"_a, "biases"_a, "columns"_a, "group_size"_a,
-             "bits"_a, "mode"_a, "scales"_a, "norm"_a = nb::none(), "eps"_a = 0.0f, "residual"_a = nb::none(),
-             "activation"_a = nb::none(),
-             "x @ weight.T + bias for each of several packed weights of one layout: (..., columns) to (..., rows).\n\n"
+  module.def("multiply_quantized", &multiply_quantized, "x"_a, "panels"_a, "rows"_a, "biases"_a, "columns"_a,
+             "group_size"_a, "bits"_a, "mode"_a, "scales"_a, "norm"_a = nb::none(), "eps"_a = 0.0f,
+             "residual"_a = nb::none(), "activation"_a = nb::none(),
+             "x @ weight.T + bias for each of several quantised weights of one layout: (..., columns) to (..., rows).\n\n"
              "norm, eps: x goes through a root-mean-square norm first. residual: is added to the one result.\n"
              "activation: of two weights, the result is activation(first) * second.");
-  module.def("multiply_packed_chosen", &multiply_packed_chosen, "x"_a, "stack"_a, "chosen"_a, "rows"_a, "columns"_a,
+  module.def("multiply_quantized_chosen", &multiply_quantized_chosen, "x"_a, "stack"_a, "chosen"_a, "rows"_a, "columns"_a,
              "group_size"_a, "bits"_a, "mode"_a, "scales"_a,
              "x @ stack[chosen].T: x (..., 1 or n, 1, columns), chosen (..., n) to (..., n, 1, rows).");
   module.def("multiply_dense", &multiply_dense, "x"_a, "panels"_a, "rows"_a, "biases"_a, "columns"_a, "dtype"_a,
              "norm"_a = nb::none(), "eps"_a = 0.0f, "residual"_a = nb::none(), "activation"_a = nb::none(),
-             "As multiply_packed, with dense weights.");
+             "As multiply_quantized, with dense weights.");
   module.def("multiply_dense_chosen", &multiply_dense_chosen, "x"_a, "stack"_a, "chosen"_a, "rows"_a, "columns"_a,
-             "dtype"_a, "As multiply_packed_chosen, with dense weights.");
+             "dtype"_a, "As multiply_quantized_chosen, with dense weights.");
 }
 
 }  // namespace bramley

@@ -11,7 +11,6 @@ void bind_draw(nanobind::module_& module);
 void bind_matmul(nanobind::module_& module);
 void bind_norm(nanobind::module_& module);
 void bind_panels(nanobind::module_& module);
-void bind_rotate(nanobind::module_& module);
 void bind_threads(nanobind::module_& module);
 void bind_tokens(nanobind::module_& module);
 }  // namespace bramley
@@ -25,7 +24,6 @@ NB_MODULE(kernels, module) {
   bramley::bind_matmul(module);
   bramley::bind_norm(module);
   bramley::bind_panels(module);
-  bramley::bind_rotate(module);
   bramley::bind_threads(module);
   bramley::bind_tokens(module);
 }

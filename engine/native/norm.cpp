@@ -1,7 +1,6 @@
-// Root-mean-square norm and layer norm, alone or of a sum. Rows are computed one by one: each sum has one order.
+// Root-mean-square norm and layer norm. Rows are computed one by one: each sum has one order.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <cmath>
@@ -17,12 +16,11 @@ namespace {
 
 constexpr int kSums = 4;  // that do not wait for each other
 
-// centred: layer norm, which subtracts the mean; offset: added to the weight; adds: the input is a sum of two
+// centred: layer norm, which subtracts the mean; offset: added to the weight
 struct NormKind {
   bool centred;
   float eps;
   float offset;
-  bool adds;
 };
 
 struct Factors {
@@ -43,13 +41,6 @@ BRAMLEY_INLINE float sum_row(int length, Term of) {
   return sum_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-void add_row(const float* a, const float* b, float* out, int length) {
-  for (int i = 0; i < length; i += kWidth) {
-    const int present = std::min(kWidth, length - i);
-    write_first(out + i, read_first(a + i, present) + read_first(b + i, present), present);
-  }
-}
-
 void norm_row(const NormKind& kind, const Factors& factors, const float* x, float* out, int length) {
   const float mean =
       kind.centred ? sum_row(length, [&](int i, int present) { return read_first(x + i, present); }) / length : 0.0f;
@@ -67,43 +58,34 @@ void norm_row(const NormKind& kind, const Factors& factors, const float* x, floa
   }
 }
 
-// Inputs: x, the other addend, weight and bias as far as they are given. Outputs: the sum of two, the norm.
+// Inputs: x, then weight and bias as far as they are given.
 class Norm : public CpuPrimitive {
  public:
   Norm(mx::Stream stream, NormKind kind, bool weighted, bool biased)
       : CpuPrimitive(stream), kind_(kind), weighted_(weighted), biased_(biased) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
-    for (auto& output : outputs) allocate(output);
-    std::vector<Rows> read{Rows(inputs[0])};
-    if (kind_.adds) read.emplace_back(inputs[1]);
-    const Factors factors{weighted_ ? inputs[read.size()].data<float>() : nullptr,
+    allocate(outputs[0]);
+    const Factors factors{weighted_ ? inputs[1].data<float>() : nullptr,
                           biased_ ? inputs.back().data<float>() : nullptr};
-    float* const sums = outputs[0].data<float>();
-    float* const out = outputs.back().data<float>();
-    if (read[0].number() == 0) return;
-    dispatch([kind = kind_, read = std::move(read), factors, sums, out]() mutable {
-      run(kind, read, factors, sums, out);
-    });
+    float* const out = outputs[0].data<float>();
+    Rows rows(inputs[0]);
+    if (rows.number() == 0) return;
+    dispatch([kind = kind_, rows = std::move(rows), factors, out]() mutable { run(kind, rows, factors, out); });
   }
 
   const char* name() const override { return "Norm"; }
 
  private:
-  static void run(const NormKind& kind, std::vector<Rows>& read, const Factors& factors, float* sums, float* out) {
-    std::vector<float> storage[2];
-    for (size_t i = 0; i < read.size(); ++i) read[i].bring_together(storage[i]);
-    const int64_t number = read[0].number();
-    const int length = read[0].length();
+  static void run(const NormKind& kind, Rows& rows, const Factors& factors, float* out) {
+    std::vector<float> storage;
+    rows.bring_together(storage);
+    const int64_t number = rows.number();
+    const int length = rows.length();
     const int parts = static_cast<int>(std::min(number, number * length / kElementsPerPart + 1));
     parallel(parts, [&](int part) {
       for (int64_t row = number * part / parts; row < number * (part + 1) / parts; ++row) {
-        const float* x = read[0][row];
-        if (kind.adds) {
-          add_row(x, read[1][row], sums + row * length, length);
-          x = sums + row * length;
-        }
-        norm_row(kind, factors, x, out + row * length, length);
+        norm_row(kind, factors, rows[row], out + row * length, length);
       }
     });
   }
@@ -120,23 +102,16 @@ void check_factor(const std::optional<mx::array>& factor, const mx::array& x) {
 
 using Optional = std::optional<mx::array>;
 
-std::vector<mx::array> norm(const NormKind& kind, const mx::array& x, const Optional& other, const Optional& weight,
-                            const Optional& bias) {
+mx::array norm(const NormKind& kind, const mx::array& x, const Optional& weight, const Optional& bias) {
   if (x.ndim() < 1 || x.dtype() != mx::float32) throw std::invalid_argument("x must be float32 with an axis.");
-  if (other && (other->dtype() != mx::float32 || other->shape() != x.shape())) {
-    throw std::invalid_argument("Both addends must be float32 of one shape.");
-  }
   check_factor(weight, x);
   check_factor(bias, x);
   const mx::Stream stream = cpu_stream();
   std::vector<mx::array> inputs{x};
-  if (other) inputs.push_back(*other);
   if (weight) inputs.push_back(side_by_side(*weight, stream));
   if (bias) inputs.push_back(side_by_side(*bias, stream));
-  const size_t number = other ? 2 : 1;
   auto primitive = std::make_shared<Norm>(stream, kind, weight.has_value(), bias.has_value());
-  return mx::array::make_arrays(std::vector<mx::Shape>(number, x.shape()),
-                                std::vector<mx::Dtype>(number, mx::float32), primitive, inputs);
+  return mx::array(x.shape(), mx::float32, primitive, std::move(inputs));
 }
 
 }  // namespace
@@ -147,27 +122,15 @@ void bind_norm(nanobind::module_& module) {
   module.def(
       "rms_norm",
       [](const mx::array& x, const mx::array& weight, float eps, float offset) {
-        return norm({false, eps, offset, false}, x, {}, weight, {})[0];
+        return norm({false, eps, offset}, x, weight, {});
       },
       "x"_a, "weight"_a, "eps"_a, "offset"_a = 0.0f, "Rows over their root mean square, times weight + offset.");
   module.def(
       "layer_norm",
       [](const mx::array& x, const Optional& weight, const Optional& bias, float eps) {
-        return norm({true, eps, 0.0f, false}, x, {}, weight, bias)[0];
+        return norm({true, eps, 0.0f}, x, weight, bias);
       },
       "x"_a, "weight"_a.none(), "bias"_a.none(), "eps"_a, "Rows without their mean, over their deviation.");
-  module.def(
-      "add_rms_norm",
-      [](const mx::array& x, const mx::array& other, const mx::array& weight, float eps, float offset) {
-        return norm({false, eps, offset, true}, x, other, weight, {});
-      },
-      "x"_a, "other"_a, "weight"_a, "eps"_a, "offset"_a = 0.0f, "x + other, and its rms_norm.");
-  module.def(
-      "add_layer_norm",
-      [](const mx::array& x, const mx::array& other, const Optional& weight, const Optional& bias, float eps) {
-        return norm({true, eps, 0.0f, true}, x, other, weight, bias);
-      },
-      "x"_a, "other"_a, "weight"_a.none(), "bias"_a.none(), "eps"_a, "x + other, and its layer_norm.");
 }
 
 }  // namespace bramley

@@ -1,4 +1,4 @@
-// From MLX's packed layout to panels, and single rows back out of them.
+// From MLX's quantised layout to panels, and single rows back out of them.
 #include "panels.hpp"
 
 #include <nanobind/nanobind.h>
@@ -52,18 +52,19 @@ float read_scale(Scales scales, const uint8_t* at) {
 
 // One row of MLX's arrays.
 struct SourceRow {
-  const uint8_t* packed;
+  const uint8_t* quantized;
   const uint8_t* scales;
   const uint8_t* biases;
 };
 
-class PackPanels : public CpuPrimitive {
+class QuantizedPanels : public CpuPrimitive {
  public:
-  PackPanels(mx::Stream stream, PanelLayout layout, int bits) : CpuPrimitive(stream), layout_(layout), bits_(bits) {}
+  QuantizedPanels(mx::Stream stream, PanelLayout layout, int bits)
+      : CpuPrimitive(stream), layout_(layout), bits_(bits) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     allocate_to_stay(outputs[0]);
-    const Strided<uint32_t> packed(inputs[0]);
+    const Strided<uint32_t> quantized(inputs[0]);
     // Scales are copied bit by bit, whatever their type.
     const auto *scales = dense_data<uint8_t>(inputs[1]), *biases = dense_data<uint8_t>(inputs.back());
     auto* out = outputs[0].data<uint8_t>();
@@ -71,7 +72,7 @@ class PackPanels : public CpuPrimitive {
     const size_t row_bytes = static_cast<size_t>(layout_.columns) * bits_ / 8;
     dispatch([=, this, layout = layout_, bits = bits_] {
       std::vector<uint32_t> storage;
-      const auto* words = reinterpret_cast<const uint8_t*>(packed.dense(storage));
+      const auto* words = reinterpret_cast<const uint8_t*>(quantized.dense(storage));
       const int panels = panels_of(rows);
       const size_t scale_bytes = layout.table ? 1 : layout.scale_bytes();
       parallel(stacked * panels, [&](int part) {
@@ -81,30 +82,30 @@ class PackPanels : public CpuPrimitive {
         for (int lane = 0; lane < std::min(kLanes, rows - first); ++lane) {
           const size_t row = static_cast<size_t>(part / panels) * rows + first + lane;
           const size_t scale = row * layout.groups() * scale_bytes;
-          pack_row(layout, bits, {words + row * row_bytes, scales + scale, biases + scale}, panel, lane);
+          write_row(layout, bits, {words + row * row_bytes, scales + scale, biases + scale}, panel, lane);
         }
       });
     });
   }
 
-  const char* name() const override { return "PackPanels"; }
+  const char* name() const override { return "QuantizedPanels"; }
 
  private:
-  static void pack_row(const PanelLayout& layout, int bits, SourceRow row, uint8_t* panel, int lane) {
+  static void write_row(const PanelLayout& layout, int bits, SourceRow row, uint8_t* panel, int lane) {
     const size_t bytes = layout.scale_bytes();
     const int per_word = 32 / layout.bits;
     for (int group = 0; group < layout.groups(); ++group, panel += layout.group_bytes()) {
-      pack_scales(layout, row, group, panel + lane * bytes, panel + (kLanes + lane) * bytes);
+      write_scales(layout, row, group, panel + lane * bytes, panel + (kLanes + lane) * bytes);
       for (int word = 0; word < layout.words_per_group(); ++word) {
         const size_t start = static_cast<size_t>(group) * layout.group_size + word * per_word;
         uint32_t all = 0;
-        for (int i = 0; i < per_word; ++i) all |= unpack(row.packed, start + i, bits) << (layout.bits * i);
+        for (int i = 0; i < per_word; ++i) all |= unpack(row.quantized, start + i, bits) << (layout.bits * i);
         std::memcpy(panel + 2 * kLanes * bytes + 64 * word + 4 * lane, &all, sizeof all);
       }
     }
   }
 
-  static void pack_scales(const PanelLayout& layout, SourceRow row, int group, uint8_t* scale, uint8_t* bias) {
+  static void write_scales(const PanelLayout& layout, SourceRow row, int group, uint8_t* scale, uint8_t* bias) {
     const size_t bytes = layout.scale_bytes();
     if (layout.table) {
       const float value = half_of_exponent(row.scales[group]);
@@ -121,24 +122,24 @@ class PackPanels : public CpuPrimitive {
   int bits_;
 };
 
-class PackDense : public CpuPrimitive {
+class DensePanels : public CpuPrimitive {
  public:
-  PackDense(mx::Stream stream, DenseLayout layout) : CpuPrimitive(stream), layout_(layout) {}
+  DensePanels(mx::Stream stream, DenseLayout layout) : CpuPrimitive(stream), layout_(layout) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     allocate_to_stay(outputs[0]);
     if (layout_.value_bytes() == 4) {
-      pack<uint32_t>(inputs[0], outputs[0]);
+      rearrange<uint32_t>(inputs[0], outputs[0]);
     } else {
-      pack<uint16_t>(inputs[0], outputs[0]);
+      rearrange<uint16_t>(inputs[0], outputs[0]);
     }
   }
 
-  const char* name() const override { return "PackDense"; }
+  const char* name() const override { return "DensePanels"; }
 
  private:
   template <class Bits>
-  void pack(const mx::array& weight, mx::array& panels) {
+  void rearrange(const mx::array& weight, mx::array& panels) {
     const Strided<Bits> values(weight);
     auto* out = panels.data<Bits>();
     const int rows = weight.shape(-2), columns = weight.shape(-1);
@@ -195,8 +196,8 @@ class TakeRows : public CpuPrimitive {
         uint32_t all;
         std::memcpy(&all, panel + 2 * kLanes * bytes + 64 * word + 4 * lane, sizeof all);
         for (int i = 0; i < 32 / layout.bits; ++i, all >>= layout.bits) {
-          const uint32_t packed = all & ((1u << layout.bits) - 1);
-          *out++ = scale * static_cast<float>(layout.table ? kTable[packed] : packed) + bias;
+          const uint32_t quantized = all & ((1u << layout.bits) - 1);
+          *out++ = scale * static_cast<float>(layout.table ? kTable[quantized] : quantized) + bias;
         }
       }
     }
@@ -221,30 +222,30 @@ mx::Shape panel_shape(const mx::array& rows, size_t panel_bytes) {
   return shape;
 }
 
-mx::array pack_packed(const mx::array& packed, const mx::array& scales, const std::optional<mx::array>& biases,
-                      int group_size, int bits, const std::string& mode) {
-  const int columns = static_cast<int>(static_cast<int64_t>(packed.shape(-1)) * 32 / bits);
+mx::array panels_of_quantized(const mx::array& quantized, const mx::array& scales,
+                              const std::optional<mx::array>& biases, int group_size, int bits, const std::string& mode) {
+  const int columns = static_cast<int>(static_cast<int64_t>(quantized.shape(-1)) * 32 / bits);
   const PanelLayout layout = make_layout(columns, group_size, bits, mode, scales.dtype());
   auto shape = scales.shape();
   shape.back() = layout.groups();
-  if (packed.dtype() != mx::uint32 || packed.ndim() < 2 || scales.shape() != shape) {
-    throw std::invalid_argument("Packed weights and scales do not belong together.");
+  if (quantized.dtype() != mx::uint32 || quantized.ndim() < 2 || scales.shape() != shape) {
+    throw std::invalid_argument("Quantised weights and scales do not belong together.");
   }
   if (layout.table != !biases || (biases && (biases->shape() != shape || biases->dtype() != scales.dtype()))) {
     throw std::invalid_argument("Scales and biases do not belong together.");
   }
   const mx::Stream stream = cpu_stream();
-  shape = panel_shape(packed, layout.panel_bytes());
-  std::vector<mx::array> inputs{packed, mx::contiguous(scales, false, stream)};
+  shape = panel_shape(quantized, layout.panel_bytes());
+  std::vector<mx::array> inputs{quantized, mx::contiguous(scales, false, stream)};
   if (biases) inputs.push_back(mx::contiguous(*biases, false, stream));
-  return mx::array(shape, mx::uint8, std::make_shared<PackPanels>(stream, layout, bits), inputs);
+  return mx::array(shape, mx::uint8, std::make_shared<QuantizedPanels>(stream, layout, bits), inputs);
 }
 
-mx::array pack_dense(const mx::array& weight) {
+mx::array panels_of_dense(const mx::array& weight) {
   if (weight.ndim() < 2) throw std::invalid_argument("A weight has rows and columns.");
   const DenseLayout layout{weight.shape(-1), scales_of(weight.dtype())};
   const mx::Stream stream = cpu_stream();
-  return mx::array(panel_shape(weight, layout.panel_bytes()), mx::uint8, std::make_shared<PackDense>(stream, layout),
+  return mx::array(panel_shape(weight, layout.panel_bytes()), mx::uint8, std::make_shared<DensePanels>(stream, layout),
                    {weight});
 }
 
@@ -258,8 +259,8 @@ mx::array take_rows(const Layout& layout, const mx::array& panels, const mx::arr
                    {panels, mx::astype(ids, mx::int32, stream)});
 }
 
-mx::array take_packed(const mx::array& panels, const mx::array& ids, int rows, int columns, int group_size, int bits,
-                      const std::string& mode, mx::Dtype scales) {
+mx::array take_quantized(const mx::array& panels, const mx::array& ids, int rows, int columns, int group_size, int bits,
+                         const std::string& mode, mx::Dtype scales) {
   return take_rows(make_layout(columns, group_size, bits, mode, scales), panels, ids, rows);
 }
 
@@ -272,10 +273,12 @@ mx::array take_dense(const mx::array& panels, const mx::array& ids, int rows, in
 void bind_panels(nanobind::module_& module) {
   namespace nb = nanobind;
   using namespace nb::literals;
-  module.def("pack_packed", &pack_packed, "packed"_a, "scales"_a, "biases"_a.none(), "group_size"_a, "bits"_a, "mode"_a,
-             "MLX's packed arrays (..., rows, words) as panels (..., rows / 16, bytes).");
-  module.def("pack_dense", &pack_dense, "weight"_a, "A weight (..., rows, columns) as panels (..., rows / 16, bytes).");
-  module.def("take_packed", &take_packed, "panels"_a, "ids"_a, "rows"_a, "columns"_a, "group_size"_a, "bits"_a,
+  module.def("panels_of_quantized", &panels_of_quantized, "quantized"_a, "scales"_a, "biases"_a.none(),
+             "group_size"_a, "bits"_a, "mode"_a,
+             "MLX's quantised arrays (..., rows, words) as panels (..., rows / 16, bytes).");
+  module.def("panels_of_dense", &panels_of_dense, "weight"_a,
+             "A weight (..., rows, columns) as panels (..., rows / 16, bytes).");
+  module.def("take_quantized", &take_quantized, "panels"_a, "ids"_a, "rows"_a, "columns"_a, "group_size"_a, "bits"_a,
              "mode"_a, "scales"_a, "Rows of panels by number, as float32: (...) to (..., columns).");
   module.def("take_dense", &take_dense, "panels"_a, "ids"_a, "rows"_a, "columns"_a, "dtype"_a,
              "Rows of panels by number, as float32: (...) to (..., columns).");

@@ -1,8 +1,8 @@
-// How packed weights lie in memory: panels of sixteen rows. Knows no arithmetic.
+// How quantised weights lie in memory: panels of sixteen rows. Knows no arithmetic.
 //
 // A panel holds, group by group: 16 scales, 16 biases, then the group's words, 16 of each, one per row. A word holds 8
 // values of 4 bits or 4 values of 8 bits, the first in the lowest bits, as in MLX's own layout. Missing rows of the last
-// panel have scale and bias 0. Value = scale * packed + bias, where packed passes through kTable first in mxfp4.
+// panel have scale and bias 0. Value = scale * level + bias, where the level passes through kTable first in mxfp4.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@ struct PanelLayout {
   int columns;
   int group_size;
   int bits;     // 4 or 8
-  bool table;   // packed values are mxfp4's codes
+  bool table;   // levels are mxfp4's codes
   Scales scales;
 
   int groups() const { return columns / group_size; }

@@ -1,4 +1,4 @@
-// What every primitive of this folder shares: it runs on the CPU stream only.
+// The base of every primitive of this folder, which runs on the CPU stream only.
 #pragma once
 
 #include <mlx/array.h>
@@ -32,7 +32,7 @@ class CpuPrimitive : public mx::Primitive {
   // Gives an output its memory.
   static void allocate(mx::array& out) { out.set_data(mx::allocator::malloc(out.nbytes())); }
 
-  // The same for what stays and is read again and again: in large pages, where the system has them to give.
+  // Gives an output that stays, and is read again and again, its memory in large pages where the system has them.
   static void allocate_to_stay(mx::array& out) {
     allocate(out);
 #if defined(__linux__)

@@ -29,7 +29,7 @@ struct Target {
   const float* residual = nullptr;
 };
 
-// What is done before and after the products of one call, while the rows are at hand.
+// The operations before and after the products of one call, while the rows are at hand.
 // norm: (columns,) factors of a root-mean-square norm of x, with its eps; may be null
 // activate: of two targets, the first one's results become activate(first) * second; may be null
 struct Surroundings {

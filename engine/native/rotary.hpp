@@ -10,7 +10,7 @@
 namespace bramley {
 
 // pairs: of dimensions that are rotated; interleaved: pair i is (2 i, 2 i + 1), else (i, i + pairs)
-struct Turn {
+struct Rotation {
   int pairs = 0;
   bool interleaved = false;
   float magnitude = 1.0f;  // of the rotated dimensions
@@ -20,9 +20,9 @@ struct Turn {
 
 // Cosines, then sines of one position's angles, times the magnitude. The angle is rounded to float32 as MLX does it;
 // what is left after whole quarter turns is found in double precision, so that late positions lose nothing more.
-inline void fill_table(const Turn& turn, const float* periods, int position, float* table) {
-  const int pairs = turn.pairs;
-  const float magnitude = turn.magnitude;
+inline void fill_table(const Rotation& rotation, const float* periods, int position, float* table) {
+  const int pairs = rotation.pairs;
+  const float magnitude = rotation.magnitude;
   constexpr double kQuarterTurn = 1.57079632679489661923;
   for (int i = 0; i < pairs; ++i) {
     const float angle = static_cast<float>(position) * (1.0f / periods[i]);
@@ -60,9 +60,9 @@ inline void rotate_neighbours(const float* x, const float* table, int pairs, flo
 }
 
 // The rotated dimensions of x, then the others as they are.
-inline void rotate_vector(const Turn& turn, const float* table, const float* x, int width, float* out) {
-  (turn.interleaved ? rotate_neighbours : rotate_halves)(x, table, turn.pairs, out);
-  std::copy(x + 2 * turn.pairs, x + width, out + 2 * turn.pairs);
+inline void rotate_vector(const Rotation& rotation, const float* table, const float* x, int width, float* out) {
+  (rotation.interleaved ? rotate_neighbours : rotate_halves)(x, table, rotation.pairs, out);
+  std::copy(x + 2 * rotation.pairs, x + width, out + 2 * rotation.pairs);
 }
 
 }  // namespace bramley

@@ -1,11 +1,11 @@
 // Keys or values as a cache stores them: 32-bit or 16-bit floats, or integers of 8 or 4 bits with a scale and a bias
-// per group, as MLX packs them. Knows places, nothing of sequences.
+// per group, as MLX quantises them. Knows places, nothing of sequences.
 #pragma once
 
 #include <cstdint>
 
 #include "lanes.hpp"
-#include "packed_head.hpp"
+#include "quantized_head.hpp"
 #include "primitive.hpp"
 
 namespace bramley {
@@ -32,20 +32,20 @@ struct Plane {
 
 class Stored {
  public:
-  // One plane, or three: packed integers, scales and biases in float32.
+  // One plane, or three: quantised integers, scales and biases in float32.
   Stored(const std::vector<mx::array>& planes, int bits)
-      : values_(planes[0]), dtype_(planes[0].dtype()), packing_{bits, planes[0].shape(3), 0} {
+      : values_(planes[0]), dtype_(planes[0].dtype()), quantization_{bits, planes[0].shape(3), 0} {
     if (bits == 0) return;
     scales_ = Plane(planes[1]);
     biases_ = Plane(planes[2]);
-    packing_ = {bits, planes[0].shape(3) * 32 / bits, planes[1].shape(3)};
+    quantization_ = {bits, planes[0].shape(3) * 32 / bits, planes[1].shape(3)};
   }
 
-  int width() const { return packing_.width; }
-  const HeadPacking& packing() const { return packing_; }
+  int width() const { return quantization_.width; }
+  const HeadQuantization& quantization() const { return quantization_; }
 
   // Where the stored floats themselves can be read: float32 only.
-  bool plain() const { return packing_.bits == 0 && dtype_ == mx::float32; }
+  bool plain() const { return quantization_.bits == 0 && dtype_ == mx::float32; }
   const float* plain_at(int slot, int head, int place) const {
     return reinterpret_cast<const float*>(values_.at(slot, head, place));
   }
@@ -53,11 +53,11 @@ class Stored {
 
   void read(int slot, int head, int place, float* out) const {
     const uint8_t* from = values_.at(slot, head, place);
-    if (packing_.bits != 0) {
-      unpack_head(packing_, from, reinterpret_cast<const float*>(scales_.at(slot, head, place)),
+    if (quantization_.bits != 0) {
+      dequantize_head(quantization_, from, reinterpret_cast<const float*>(scales_.at(slot, head, place)),
                   reinterpret_cast<const float*>(biases_.at(slot, head, place)), out);
     } else if (dtype_ == mx::float32) {
-      std::memcpy(out, from, sizeof(float) * packing_.width);
+      std::memcpy(out, from, sizeof(float) * quantization_.width);
     } else if (dtype_ == mx::float16) {
       widen(reinterpret_cast<const Half*>(from), out);
     } else {
@@ -69,13 +69,13 @@ class Stored {
   template <class T>
   void widen(const T* from, float* out) const {
     int i = 0;
-    for (; i + kLanes <= packing_.width; i += kLanes) store(out + i, load(from + i));
-    for (; i < packing_.width; ++i) out[i] = to_float(from[i]);
+    for (; i + kLanes <= quantization_.width; i += kLanes) store(out + i, load(from + i));
+    for (; i < quantization_.width; ++i) out[i] = to_float(from[i]);
   }
 
   Plane values_, scales_, biases_;
   mx::Dtype dtype_;
-  HeadPacking packing_;
+  HeadQuantization quantization_;
 };
 
 }  // namespace bramley

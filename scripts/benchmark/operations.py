@@ -58,9 +58,8 @@ def pointwise(kernels: Any, rows: int) -> dict[str, tuple[Call, Call, int]]:
 
 
 def attention(kernels: Any, rows: int, context: int) -> dict[str, tuple[Call, Call, int]]:
-    """Rotation of queries and keys, and their rotation, storing and attention together."""
+    """Rotation of queries and keys, storing and attention together."""
     queries, keys = mx.random.normal((rows, 1, HEADS * HEAD_DIM)), mx.random.normal((rows, 1, KV_HEADS * HEAD_DIM))
-    split = [x.reshape(rows, 1, -1, HEAD_DIM).transpose(0, 2, 1, 3) for x in (queries, keys)]
     periods = mx.array([10_000 ** (2 * i / HEAD_DIM) for i in range(HEAD_DIM // 2)])
     rotation = Rotation(periods, mx.array([context - 1] * rows))
     location = KVLocation(mx.arange(rows), mx.array([context - 1] * rows), mx.array([context] * rows))
@@ -68,7 +67,7 @@ def attention(kernels: Any, rows: int, context: int) -> dict[str, tuple[Call, Ca
         name: [[mx.random.normal((rows, KV_HEADS, context, HEAD_DIM)) for _ in range(2)] for _ in range(LAYERS)]
         for name in ("MLX", "ours")
     }
-    mx.eval(queries, keys, split, planes)
+    mx.eval(queries, keys, planes)
 
     def layer(name: str, native: Any) -> mx.array:
         own = planes[name].pop(0)
@@ -77,11 +76,6 @@ def attention(kernels: Any, rows: int, context: int) -> dict[str, tuple[Call, Ca
         return found
 
     return {
-        "rotation": (
-            lambda: mx.concatenate([rotation.apply(each) for each in split], axis=1),
-            lambda: kernels.rotate(split, rotation.offsets, periods)[0],
-            50,
-        ),
         f"rotation and attention, {context} keys": (lambda: layer("MLX", None), lambda: layer("ours", kernels), LAYERS),
     }
 

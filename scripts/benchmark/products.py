@@ -33,7 +33,7 @@ def seconds(call: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
-def packed_product(kernels, shape: tuple[int, int], rows: int, bits: int) -> tuple[Callable[[], None], int]:
+def quantized_product(kernels, shape: tuple[int, int], rows: int, bits: int) -> tuple[Callable[[], None], int]:
     """A call that multiplies `rows` rows, and the bytes of its weight."""
     quantization = Quantization(bits=bits, group_size=GROUP_SIZE, mode="affine")
     layout = PanelLayout(kernels, *shape, mx.float16, quantization)
@@ -79,7 +79,7 @@ def main() -> None:
         raise SystemExit(device.kernels)
 
     (one_row, weight_bytes), (read, read_bytes) = (
-        packed_product(device.native, LARGE, 1, given.bits),
+        quantized_product(device.native, LARGE, 1, given.bits),
         reading(given.threads),
     )
     product_seconds, read_seconds = alternate(one_row, read)
@@ -87,7 +87,7 @@ def main() -> None:
     print(f"one row, {weight_bytes >> 20} MB of {given.bits}-bit weights: {ours:5.1f} GB/s")
     print(f"reading alone, {given.threads} threads:              {memory:5.1f} GB/s   ratio {ours / memory:.2f}")
 
-    many_rows, _ = packed_product(device.native, MEDIUM, PREFILL_ROWS, given.bits)
+    many_rows, _ = quantized_product(device.native, MEDIUM, PREFILL_ROWS, given.bits)
     x = np.random.default_rng(0).standard_normal((PREFILL_ROWS, MEDIUM[1])).astype(np.float32)
     weight = np.random.default_rng(1).standard_normal((MEDIUM[1], MEDIUM[0])).astype(np.float32)
     product_seconds, blas_seconds = alternate(repeated(many_rows, 20), repeated(lambda: x @ weight, 20))

@@ -94,19 +94,19 @@ def test_half_precision_caches_are_read_exactly(kernels, dtype):
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_packed_caches_hold_and_give_what_mlx_does(native, bits):
-    def packed(x):
+def test_quantized_caches_hold_and_give_what_mlx_does(native, bits):
+    def quantized(x):
         return list(mx.quantize(x, group_size=x.shape[-1], bits=bits))
 
     queries, tokens = random(2, 4, 3, 64), [random(2, 2, 3, 64, seed=2), random(2, 2, 3, 32, seed=3)]
     tokens[0][0, 0, 0] = 0
     tokens[1][0, 1, 1] = -0.5
-    planes = packed(random(3, 2, 100, 64, seed=4)) + packed(random(3, 2, 100, 32, seed=5))
+    planes = quantized(random(3, 2, 100, 64, seed=4)) + quantized(random(3, 2, 100, 32, seed=5))
     expected = [mx.array(np.array(plane)) for plane in planes]
     location = KVLocation(mx.array([2, 0]), mx.array([9, 97]), mx.array([12, 100]))
     rotation = Rotation(mx.array([10.0**i for i in range(4)]), location.places)
     found, planes = attend_rows(native, queries, planes, tokens, location, Scoring(0.2), rotation, bits)
-    for plane, new in zip(expected, [*packed(rotation.apply(tokens[0])), *packed(tokens[1])], strict=True):
+    for plane, new in zip(expected, [*quantized(rotation.apply(tokens[0])), *quantized(tokens[1])], strict=True):
         plane[2, :, 9:12], plane[0, :, 97:] = new[0], new[1]
     for plane, own in zip(planes[1:3] + planes[4:], expected[1:3] + expected[4:], strict=True):
         np.testing.assert_allclose(plane, own, rtol=1e-5, atol=1e-6)
@@ -215,9 +215,8 @@ def test_a_prompt_gives_the_same_in_chunks_and_alone_or_beside_others(kernels):
         assert all(mx.array_equal(ours, theirs) for ours, theirs in zip(stored, planes, strict=True))
     beside = [mx.concatenate([random(*plane[:1].shape, seed=9), plane[1:]]) for plane in planes]
     last = mx.concatenate([random(1, 6, 1, 64, seed=8), queries[:, :, -1:]])
-    turned = kernels.rotate([last], 329, rotation_periods)[0]
-    location = KVLocation(mx.arange(2), 0, mx.array([77, 330]))
-    found, _ = attend_rows(kernels, turned, beside, [], location, Scoring(0.125))
+    location, rotation = KVLocation(mx.arange(2), 0, mx.array([77, 330])), Rotation(rotation_periods, 329)
+    found, _ = attend_rows(kernels, last, beside, [], location, Scoring(0.125), rotation)
     assert mx.array_equal(found[1], whole[0, :, -1:])
 
 

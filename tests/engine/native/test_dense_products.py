@@ -13,7 +13,7 @@ def random(*shape, seed=1):
 
 def product(kernels, x, weight, **extras):
     rows, columns = weight.shape
-    panels = kernels.pack_dense(weight)
+    panels = kernels.panels_of_dense(weight)
     return kernels.multiply_dense(x, [panels], [rows], [None], columns, weight.dtype, **extras)[0]
 
 
@@ -47,7 +47,7 @@ def test_many_rows_on_several_threads_equal_exact_products(kernels):
 def test_rows_are_taken_exactly(kernels, dtype):
     weight = random(37, 50).astype(dtype)
     ids = mx.array([3, 36, 0, 3])
-    found = kernels.take_dense(kernels.pack_dense(weight), ids, 37, 50, dtype)
+    found = kernels.take_dense(kernels.panels_of_dense(weight), ids, 37, 50, dtype)
     assert mx.array_equal(found, weight[ids].astype(mx.float32))
 
 
@@ -60,6 +60,6 @@ def test_weights_may_lie_apart_in_memory(kernels):
 def test_chosen_weights_equal_those_of_mlx(kernels, tokens):
     stack, x = random(6, 37, 50), random(tokens, 1, 1, 50, seed=2)
     chosen = mx.array(np.random.default_rng(4).integers(0, 6, (tokens, 2)))
-    found = kernels.multiply_dense_chosen(x, kernels.pack_dense(stack), chosen, 37, 50, mx.float32)
+    found = kernels.multiply_dense_chosen(x, kernels.panels_of_dense(stack), chosen, 37, 50, mx.float32)
     expected = mx.gather_mm(x, stack.swapaxes(-1, -2), rhs_indices=chosen)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

@@ -1,6 +1,6 @@
-// See packed_product.hpp. The weights of a word are taken apart once for all rows of a block; scale and bias of a group
-// are taken out of its sum: scale * sum(x * packed) + bias * sum(x), where the sums are of integers and thus exact.
-#include "packed_product.hpp"
+// See quantized_product.hpp. The weights of a word are taken apart once for all rows of a block; scale and bias of a
+// group are taken out of its sum: scale * sum(x * level) + bias * sum(x), where the sums are of integers and thus exact.
+#include "quantized_product.hpp"
 
 #include <cstring>
 
@@ -48,7 +48,7 @@ void multiply_panel(const PanelLayout& layout, const Block<RoundedRows>& block, 
   const float* factors = block.x.factors() + 2 * static_cast<size_t>(block.first);
   for (int left = layout.groups(); left > 0; --left) {
     const auto* scales = reinterpret_cast<const Scale*>(group);
-    const uint8_t* packed = group + 2 * kLanes * sizeof(Scale);
+    const uint8_t* quantized = group + 2 * kLanes * sizeof(Scale);
     Words sums[size][chains];
 #pragma GCC unroll 12
     for (int row = 0; row < size; ++row) {
@@ -57,10 +57,10 @@ void multiply_panel(const PanelLayout& layout, const Block<RoundedRows>& block, 
     for (int unit = 0; unit < units; ++unit) {
 #pragma GCC unroll 2
       for (int word = 0; word < kUnit * bits / 32; ++word) {
-        __builtin_prefetch(packed + 64 * word + kPrefetchBytes);
-        add_pairs<bits, table, size, 0, chains>(sums, load_words(packed + 64 * word), values + word * (32 / bits));
+        __builtin_prefetch(quantized + 64 * word + kPrefetchBytes);
+        add_pairs<bits, table, size, 0, chains>(sums, load_words(quantized + 64 * word), values + word * (32 / bits));
       }
-      packed += 2 * kUnit * bits;
+      quantized += 2 * kUnit * bits;
       values += unit_stride;
     }
     const Floats scale = load(scales), offset = load(scales + kLanes);
@@ -71,7 +71,7 @@ void multiply_panel(const PanelLayout& layout, const Block<RoundedRows>& block, 
       totals[row] = multiply_add(to_floats(sum), multiply(scale, broadcast(factors[2 * row])), totals[row]);
       totals[row] = multiply_add(offset, broadcast(factors[2 * row + 1]), totals[row]);
     }
-    group = packed;
+    group = quantized;
     factors += static_cast<size_t>(block.x.number()) * 2;
   }
   float results[size][kLanes];
@@ -92,14 +92,14 @@ void multiply_single_row(const PanelLayout& layout, const Block<RoundedRows>& bl
   const float* factors = block.x.factors();
   for (int left = layout.groups(); left > 0; --left, factors += 2) {
     const auto* scales = reinterpret_cast<const Scale*>(group);
-    const uint8_t* packed = group + 2 * kLanes * sizeof(Scale);
+    const uint8_t* quantized = group + 2 * kLanes * sizeof(Scale);
     Words upper[2] = {zero_words(), zero_words()}, lower[2] = {zero_words(), zero_words()};
 #pragma GCC unroll 4
-    for (int word = 0; word < words; ++word, packed += 64, split += 16) {
-      __builtin_prefetch(packed + kPrefetchBytes);
+    for (int word = 0; word < words; ++word, quantized += 64, split += 16) {
+      __builtin_prefetch(quantized + kPrefetchBytes);
       int32_t x[4];
       std::memcpy(x, split, sizeof x);
-      const Words all = load_words(packed);
+      const Words all = load_words(quantized);
       const Words even = masked(all, 0x0f0f0f0f), odd = masked(shifted<4>(all), 0x0f0f0f0f);
       upper[0] = add_byte_products(upper[0], even, broadcast_word(x[0]));
       upper[1] = add_byte_products(upper[1], odd, broadcast_word(x[1]));
@@ -109,7 +109,7 @@ void multiply_single_row(const PanelLayout& layout, const Block<RoundedRows>& bl
     const Words sum = add_words(shifted_up<8>(add_words(upper[0], upper[1])), add_words(lower[0], lower[1]));
     total = multiply_add(to_floats(sum), multiply(load(scales), broadcast(factors[0])), total);
     total = multiply_add(load(scales + kLanes), broadcast(factors[1]), total);
-    group = packed;
+    group = quantized;
   }
   write_lanes(block, 0, total, target, panel);
 }
@@ -157,7 +157,7 @@ Kernel find_single_row_kernel(const PanelLayout& layout) {
 #endif
 }
 
-struct PackedOperand {
+struct QuantizedOperand {
   using Rows = RoundedRows;
 
   const PanelLayout& layout;
@@ -176,12 +176,12 @@ struct PackedOperand {
 
 void multiply(const PanelLayout& layout, const float* x, int rows, const Surroundings& around,
               const std::vector<Target>& targets) {
-  multiply_targets(PackedOperand{layout}, x, rows, around, targets);
+  multiply_targets(QuantizedOperand{layout}, x, rows, around, targets);
 }
 
 void multiply_chosen(const PanelLayout& layout, const float* x, int sources, const uint8_t* stack, int stacked,
                      int rows, const uint32_t* chosen, int count, float* out) {
-  multiply_chosen(PackedOperand{layout}, x, sources, stack, stacked, rows, chosen, count, out);
+  multiply_chosen(QuantizedOperand{layout}, x, sources, stack, stacked, rows, chosen, count, out);
 }
 
 }  // namespace bramley

@@ -1,4 +1,4 @@
-// A head's vector as integers of 8 or 4 bits with a scale and a bias per group, the way MLX's affine mode packs them.
+// A head's vector as integers of 8 or 4 bits with a scale and a bias per group, as MLX's affine mode has them.
 #pragma once
 
 #include <algorithm>
@@ -9,8 +9,8 @@
 
 namespace bramley {
 
-// How one vector of `width` floats is packed; nothing is where bits is 0.
-struct HeadPacking {
+// How one vector of `width` floats is quantised; it is left as it is where bits is 0.
+struct HeadQuantization {
   int bits = 0;
   int width = 0;
   int groups = 0;
@@ -34,16 +34,17 @@ inline GroupScale scale_of_group(const float* x, int size, int levels) {
   return steps == 0.0f ? GroupScale{signed_step, 0.0f} : GroupScale{edge / steps, edge};
 }
 
-inline void pack_head(const HeadPacking& packing, const float* x, uint8_t* out, float* scales, float* biases) {
-  const int levels = (1 << packing.bits) - 1, size = packing.group_size();
-  for (int group = 0; group < packing.groups; ++group, x += size) {
+inline void quantize_head(const HeadQuantization& quantization, const float* x, uint8_t* out, float* scales,
+                          float* biases) {
+  const int levels = (1 << quantization.bits) - 1, size = quantization.group_size();
+  for (int group = 0; group < quantization.groups; ++group, x += size) {
     const GroupScale found = scale_of_group(x, size, levels);
     scales[group] = found.scale;
     biases[group] = found.bias;
     const auto level = [&](float value) {
       return static_cast<uint8_t>(std::clamp(std::rint((value - found.bias) / found.scale), 0.0f, float(levels)));
     };
-    if (packing.bits == 8) {
+    if (quantization.bits == 8) {
       for (int i = 0; i < size; ++i) *out++ = level(x[i]);
     } else {
       for (int i = 0; i < size; i += 2) *out++ = static_cast<uint8_t>(level(x[i]) | level(x[i + 1]) << 4);
@@ -51,20 +52,20 @@ inline void pack_head(const HeadPacking& packing, const float* x, uint8_t* out, 
   }
 }
 
-inline void unpack_head(const HeadPacking& packing, const uint8_t* packed, const float* scales, const float* biases,
-                        float* out) {
-  const int size = packing.group_size();
-  for (int group = 0; group < packing.groups; ++group, out += size) {
+inline void dequantize_head(const HeadQuantization& quantization, const uint8_t* quantized, const float* scales,
+                            const float* biases, float* out) {
+  const int size = quantization.group_size();
+  for (int group = 0; group < quantization.groups; ++group, out += size) {
     const float scale = scales[group], bias = biases[group];
-    if (packing.bits == 8) {
-      for (int i = 0; i < size; ++i) out[i] = static_cast<float>(packed[i]) * scale + bias;
-      packed += size;
+    if (quantization.bits == 8) {
+      for (int i = 0; i < size; ++i) out[i] = static_cast<float>(quantized[i]) * scale + bias;
+      quantized += size;
     } else {
       for (int i = 0; i < size / 2; ++i) {
-        out[2 * i] = static_cast<float>(packed[i] & 15) * scale + bias;
-        out[2 * i + 1] = static_cast<float>(packed[i] >> 4) * scale + bias;
+        out[2 * i] = static_cast<float>(quantized[i] & 15) * scale + bias;
+        out[2 * i + 1] = static_cast<float>(quantized[i] >> 4) * scale + bias;
       }
-      packed += size / 2;
+      quantized += size / 2;
     }
   }
 }

@@ -32,7 +32,7 @@ class Packed:
         how = {"group_size": group_size, "bits": bits, "mode": mode}
         quantised = mx.quantize(weight, **how)
         packed, scales, biases = quantised if mode == "affine" else (*quantised, None)
-        panels = kernels.pack_packed(packed, scales, biases, group_size, bits, mode)
+        panels = kernels.panels_of_quantized(packed, scales, biases, group_size, bits, mode)
         layout = (shape[-1], group_size, bits, mode, scales.dtype)
         return cls(kernels, (packed, scales, biases), panels, shape[-2], layout, how)
 
@@ -44,7 +44,7 @@ class Packed:
         return mx.dequantize(packed, scales, biases, **self.how).astype(mx.float32)
 
     def product(self, x: mx.array, **extras: Any) -> mx.array:
-        return self.kernels.multiply_packed(x, [self.panels], [self.rows], [None], *self.layout, **extras)[0]
+        return self.kernels.multiply_quantized(x, [self.panels], [self.rows], [None], *self.layout, **extras)[0]
 
 
 def random(*shape, seed=1):
@@ -127,7 +127,7 @@ def test_several_weights_are_multiplied_in_one_call(kernels):
     bias = random(17)
     x = random(5, 96)
     panels, rows = [each.panels for each in weights], [each.rows for each in weights]
-    found = kernels.multiply_packed(x, panels, rows, [None, bias, None], *weights[0].layout)
+    found = kernels.multiply_quantized(x, panels, rows, [None, bias, None], *weights[0].layout)
     assert mx.array_equal(found[0], weights[0].product(x))
     assert mx.array_equal(found[1], weights[1].product(x) + bias)
     assert mx.array_equal(found[2], weights[2].product(x))
@@ -147,7 +147,7 @@ def test_two_products_are_joined_by_an_activation(kernels, rows):
     for num_rows in (1, 5, 40):
         x = random(num_rows, 96)
         panels = [gate.panels, up.panels]
-        (found,) = kernels.multiply_packed(x, panels, [rows, rows], [None, None], *gate.layout, activation="silu")
+        (found,) = kernels.multiply_quantized(x, panels, [rows, rows], [None, None], *gate.layout, activation="silu")
         first = gate.product(x)
         np.testing.assert_allclose(found, first * mx.sigmoid(first) * up.product(x), rtol=1e-5, atol=1e-5)
 
@@ -156,7 +156,7 @@ def test_two_products_are_joined_by_an_activation(kernels, rows):
 def test_rows_are_taken_exactly(kernels, bits, group_size, mode):
     weight = Packed.random(kernels, (37, 256), bits, group_size, mode)
     ids = mx.array([[36, 0], [17, 17]])
-    found = kernels.take_packed(weight.panels, ids, 37, *weight.layout)
+    found = kernels.take_quantized(weight.panels, ids, 37, *weight.layout)
     np.testing.assert_allclose(found, weight.dense[ids], rtol=1e-6, atol=1e-6)
 
 
@@ -167,7 +167,7 @@ def test_chosen_weights_equal_those_of_mlx(kernels, bits, group_size, mode, toke
     weight = Packed.random(kernels, (6, 37, 128), bits, group_size, mode)
     x = random(tokens, 1 if shared else 3, 1, 128)
     chosen = mx.array(np.random.default_rng(4).integers(0, 6, (tokens, 3)))
-    found = kernels.multiply_packed_chosen(x, weight.panels, chosen, 37, *weight.layout)
+    found = kernels.multiply_quantized_chosen(x, weight.panels, chosen, 37, *weight.layout)
     expected = mx.gather_mm(x, weight.dense.swapaxes(-1, -2), rhs_indices=chosen)
     assert found.shape == (tokens, 3, 1, 37)
     np.testing.assert_allclose(found, expected, atol=2e-3)
@@ -178,8 +178,8 @@ def test_what_does_not_belong_together_is_refused(kernels):
     with pytest.raises(ValueError, match="number of columns"):
         weight.product(random(2, 96))
     with pytest.raises(ValueError, match="panels do not belong"):
-        kernels.multiply_packed(random(2, 64), [weight.panels], [40], [None], *weight.layout)
+        kernels.multiply_quantized(random(2, 64), [weight.panels], [40], [None], *weight.layout)
     with pytest.raises(ValueError, match="no kernels for this quantisation"):
-        kernels.multiply_packed(random(2, 64), [weight.panels], [24], [None], 64, 32, 7, "affine", mx.float16)
+        kernels.multiply_quantized(random(2, 64), [weight.panels], [24], [None], 64, 32, 7, "affine", mx.float16)
     with pytest.raises(ValueError, match="fitting shapes"):
         weight.product(random(2, 64), residual=random(2, 25))

@@ -1,4 +1,4 @@
-// Rows of activations times packed weights, on all threads. Knows memory and layouts, nothing of MLX.
+// Rows of activations times quantised weights, on all threads. Knows memory and layouts, nothing of MLX.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,8 @@
 
 namespace bramley {
 
-// out = x @ weight.T + bias + residual for every target, inside its surroundings. x: (rows, layout.columns), dense. All targets have this layout.
+// out = x @ weight.T + bias + residual for every target, inside its surroundings. x: (rows, layout.columns), dense. All
+// targets have this layout.
 void multiply(const PanelLayout& layout, const float* x, int rows, const Surroundings& around,
               const std::vector<Target>& targets);
 
