@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.slots import Slot
 from engine.model import CausalModel
 from engine.requests import GenerationRequest, SampledToken
@@ -32,9 +32,9 @@ class BeamRow:
         """Add a token to every beam; nothing once the search is done."""
         if self.search.done:
             return
-        rows = Rows(self._slots)
-        hidden = model(mx.array([[beam.tokens[-1]] for beam in self.search.running]), rows)
-        rows.advance(1)
+        batch = Batch(self._slots)
+        hidden = model(mx.array([[beam.tokens[-1]] for beam in self.search.running]), batch)
+        batch.advance(1)
         self._continue(model.logits(hidden[:, -1]))
 
     @property

@@ -3,16 +3,17 @@
 import ctypes
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from engine import blas
 from engine.errors import KernelsUnavailable
-from engine.settings import Kernels
+from engine.settings import KernelChoice
 
 _BLAS = blas.preload()  # must precede the first import of mlx, or the bundled BLAS is used
 
 import mlx.core as mx  # noqa: E402  # after the BLAS, see above
 
+from engine.native.kernels import Kernels  # noqa: E402
 from engine.native.load import load_kernels  # noqa: E402  # loads mlx too
 
 _CPU_CACHE_BYTES = 1 << 30
@@ -26,14 +27,14 @@ class Device:
     blas: library behind dense products on the CPU
     kernels: name of the native kernels in use, or why there are none; "" on Metal
     native: the kernels themselves
-    expands: packed weights become dense float32 where no kernel reads them
+    expands: quantised weights become dense float32 where no kernel reads them
     """
 
     kind: Literal["metal", "cpu"]
     dtype: mx.Dtype | None
     blas: str
     kernels: str
-    native: Any = field(default=None, compare=False)
+    native: Kernels | None = field(default=None, compare=False)
     expands: bool = False
 
     def in_precision(self, array: mx.array) -> mx.array:
@@ -57,7 +58,7 @@ class Device:
         return ""
 
 
-def prepare_device(kernels: Kernels = "native", threads: int | None = None) -> Device:
+def prepare_device(kernels: KernelChoice = "native", threads: int | None = None) -> Device:
     """Choose Metal where there is one, else the CPU, and set MLX up for it.
 
     The CPU backend computes 16-bit floats in software and keeps only 32 MB of freed buffers: activations are float32

@@ -4,7 +4,7 @@ from collections import Counter
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.kv_budget import TokenBytes
 from engine.cache.layout import Layout, Planes
 from engine.cache.slab import LayerSlab
@@ -24,7 +24,7 @@ def measure(model: CausalModel, layout: Layout) -> TokenBytes:
     token = mx.zeros((1, 1), mx.int32)
     if isinstance(model, EncoderDecoder):
         slot.store_source(model.encode(token))
-    mx.eval(model.logits(model(token, Rows([slot]))))
+    mx.eval(model.logits(model(token, Batch([slot]))))
     rings: Counter[int] = Counter()
     for layer in slot.slab.layers:
         if layer.window is not None:

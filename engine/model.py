@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from engine import architectures
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.spec import CacheSpec
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.load import load_tensors
@@ -54,7 +54,7 @@ class CausalModel(Protocol):
     def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
         """The checkpoint's tensors under this model's names and in its layouts."""
 
-    def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, ids: mx.array, batch: Batch) -> mx.array:
         """(rows, length) integers to (rows, length, hidden_size); stores keys and values in `rows`."""
 
     def logits(self, hidden: mx.array) -> mx.array:
@@ -138,7 +138,7 @@ def _expect_packed(model: Architecture | CausalModel, checkpoint: Checkpoint) ->
         own = model.rename(f"{path}.weight")
         module = None if own is None else modules.get(own.removesuffix(".weight"))
         if isinstance(module, Weight):
-            module.expect_packed(quantization)
+            module.expect_quantized(quantization)
 
 
 def _load(
@@ -173,7 +173,7 @@ def _pack(module: Module, path: str, bits: int, *, packed: bool) -> None:
     shape = module.weight.shape if before is None else (*module.weight.shape[:-1], module.columns)
     wanted = allowed(Packing(bits).quantization(), path, module, shape)
     if wanted is not None and (before is None or not stays_packed(before, wanted)):
-        module.pack_anew(wanted)
+        module.quantize_anew(wanted)
 
 
 def _counted(checkpoint: Checkpoint, device: Device, on_progress: OnProgress | None) -> Iterator[tuple[str, mx.array]]:

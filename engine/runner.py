@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.beam_row import BeamRow
 from engine.cache.blocks import cut, put
 from engine.cache.content import Content
@@ -16,6 +16,7 @@ from engine.cache.snapshot_points import SnapshotPoints
 from engine.launched import Launched, ScoredPrompt
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel
+from engine.native.kernels import Kernels
 from engine.requests import GenerationRequest
 from engine.sampling.grammar import GrammarRow
 from engine.sampling.sampler import Sampled, SamplerRow, sample
@@ -76,7 +77,7 @@ class Runner:
         end_ids: frozenset[int],
         snapshot_points: SnapshotPoints,
         start_ids: tuple[int, ...] = (),
-        kernels: Any = None,
+        kernels: Kernels | None = None,
     ) -> None:
         self._model = model
         self._encoder = model if isinstance(model, EncoderDecoder) else None
@@ -227,9 +228,9 @@ class Runner:
         assert isinstance(row, RunningSequence)  # beams begin when the prompt is read
         self._make_room(sequence, row.held)
         start = row.held.length
-        rows = Rows([row.held])
-        hidden = self._model(self._next_ids(sequence, row.held, chunk), rows)
-        rows.advance(hidden.shape[1])
+        batch = Batch([row.held])
+        hidden = self._model(self._next_ids(sequence, row.held, chunk), batch)
+        batch.advance(hidden.shape[1])
         work.marks.append(hidden[:, -1])
         if sequence.request.prompt_logprobs is not None:
             work.scored.append(self._score(sequence, start, hidden[0]))
@@ -239,7 +240,7 @@ class Runner:
         last = []
         if sequence.prompt_left == 0 and sequence.sampled:
             last = self._sample(hidden[:, -1], [(sequence, row)], work)
-        blocks = self._cut_prompt(sequence, start, rows)
+        blocks = self._cut_prompt(sequence, start, batch)
         if sequence.prefilled in sequence.snapshots:
             blocks += self._store_state(sequence.tokens[: sequence.prefilled], row.held)
         work.blocks += blocks
@@ -271,7 +272,7 @@ class Runner:
         self._running[sequence] = search
         work.searches.append((sequence, search))
 
-    def _cut_prompt(self, sequence: Sequence, start: int, rows: Rows) -> list[Block[Content]]:
+    def _cut_prompt(self, sequence: Sequence, start: int, batch: Batch) -> list[Block[Content]]:
         """Store the blocks that this piece of the prompt has completed, and the incomplete one at its end."""
         if self._encoder is not None:
             return []
@@ -279,7 +280,7 @@ class Runner:
         is_end = sequence.prompt_left == 0 and not sequence.outputs
         is_due = sequence.prefilled in sequence.snapshots
         end = sequence.prefilled if is_end or is_due else sequence.prefilled - sequence.prefilled % size
-        return self._store(sequence.tokens, start, end, rows.tokens)
+        return self._store(sequence.tokens, start, end, batch.tokens)
 
     def _store_state(self, tokens: list[int], slot: Slot) -> list[Block[Content]]:
         """Store a snapshot of the state behind these tokens, where layers keep one and none is stored."""
@@ -303,9 +304,9 @@ class Runner:
         return blocks
 
     def _forward(self, ids: mx.array, rows: list[RunningSequence]) -> mx.array:
-        view = Rows([row.held for row in rows])
-        hidden = self._model(ids, view)
-        view.advance(ids.shape[1])
+        batch = Batch([row.held for row in rows])
+        hidden = self._model(ids, batch)
+        batch.advance(ids.shape[1])
         return hidden
 
     def _sample(self, hidden: mx.array, pairs: list[tuple[Sequence, RunningSequence]], work: _Work) -> list[mx.array]:

@@ -10,7 +10,7 @@ from engine.scheduler import Step
 ENDLESS_TOKENS = 1 << 20  # of one answer: even what is endless has a bound
 
 # Which kernels to use on the CPU: those for this machine, or a lower path of the same code, or none.
-Kernels = Literal["native", "avx2", "portable", "off"]
+KernelChoice = Literal["native", "avx2", "portable", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class EngineSettings:
     prefix_disk_bytes: int = 4 << 30
     context_length: int | None = None
     endless: bool = False
-    kernels: Kernels = "native"
+    kernels: KernelChoice = "native"
     threads: int | None = None
     before_launch: Callable[[Step], None] | None = None
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from engine.settings import Kernels
+from engine.settings import KernelChoice
 
 Names = tuple[str, ...]
 
@@ -168,7 +168,7 @@ class Options:
     pins: Annotated[Names, Option("Model that is never unloaded once it is loaded.", flag="--pin")] = ()
     aliases: Annotated[Names, Option("Another name for a model, as gpt-4o=smollm2-135m.", flag="--alias")] = ()
     kernels: Annotated[
-        Kernels,
+        KernelChoice,
         Option("Kernels for the CPU, on Linux: native, avx2 or portable; off computes with MLX's own operations."),
     ] = "native"
     threads: Annotated[

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
@@ -23,9 +23,9 @@ class Block(Module):
         self.mlp = GatedMLP(sizes.hidden_size, config.count("intermediate_size"), activation)
         self.input_layernorm = LayerNorm(sizes.hidden_size, config.number("layer_norm_eps", 1e-5), bias=False)
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
         normed = self.input_layernorm(x)
-        return x + self.self_attn(normed, rows) + self.mlp(normed)
+        return x + self.self_attn(normed, batch) + self.mlp(normed)
 
 
 class Model(CausalLM):

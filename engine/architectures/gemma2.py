@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
@@ -28,8 +28,8 @@ class Block(Module):
         self.pre_feedforward_layernorm = UnitOffsetRMSNorm(sizes.hidden_size, eps)
         self.post_feedforward_layernorm = UnitOffsetRMSNorm(sizes.hidden_size, eps)
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
-        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), rows))
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
+        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), batch))
         return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
 

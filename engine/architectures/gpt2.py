@@ -4,11 +4,13 @@ from collections.abc import Iterable, Iterator
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
+from engine.attention.heads import join_heads, split_heads
+from engine.attention.options import AttentionOptions
 from engine.config import ConfigReader
 from engine.errors import CheckpointUnsupported
 from engine.layers.activations import ACTIVATIONS
-from engine.layers.attention import HeadSizes, join_heads, split_heads
+from engine.layers.attention import HeadSizes
 from engine.layers.linear import Embedding, Linear
 from engine.layers.mlp import MLP
 from engine.layers.module import Architecture, Module
@@ -28,11 +30,11 @@ class Attention(Module):
         self.c_proj = Linear(sizes.hidden_size, sizes.hidden_size, bias=True)
         self._layer = layer
         self._num_heads = sizes.num_heads
-        self._scale = sizes.head_dim**-0.5 if sizes.scale is None else sizes.scale
+        self._options = AttentionOptions(sizes.score_scale)
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
         queries, keys, values = (split_heads(each, self._num_heads) for each in mx.split(self.c_attn(x), 3, axis=-1))
-        return self.c_proj(join_heads(rows.attend(self._layer, queries, keys, values, self._scale)))
+        return self.c_proj(join_heads(batch.attend(self._layer, queries, keys, values, self._options)))
 
 
 class Block(Module):
@@ -47,8 +49,8 @@ class Block(Module):
         self.ln_2 = LayerNorm(sizes.hidden_size, eps)
         self.mlp = MLP(sizes.hidden_size, inner_size, activation, names=("c_fc", "c_proj"))
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
-        x = x + self.attn(self.ln_1(x), rows)
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
+        x = x + self.attn(self.ln_1(x), batch)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -72,11 +74,11 @@ class Model(Architecture):
         """Every layer sees everything."""
         return [None] * len(self.h)
 
-    def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, ids: mx.array, batch: Batch) -> mx.array:
         """ids: (rows, length) integers; returns (rows, length, hidden_size)."""
-        x = self.wte(ids) + self.wpe(positions(rows.offsets, ids.shape[1]))
+        x = self.wte(ids) + self.wpe(positions(batch.offsets, ids.shape[1]))
         for block in self.h:
-            x = block(x, rows)
+            x = block(x, batch)
         return self.ln_f(x)
 
     def logits(self, hidden: mx.array) -> mx.array:

@@ -2,10 +2,12 @@
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
+from engine.attention.heads import join_heads
+from engine.attention.options import AttentionOptions
 from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
-from engine.layers.attention import HeadSizes, join_heads
+from engine.layers.attention import HeadSizes
 from engine.layers.linear import Embedding, Linear
 from engine.layers.mlp import MLP
 from engine.layers.module import Architecture, Module
@@ -22,15 +24,15 @@ class Attention(Module):
         self._layer = layer
         self._num_heads = sizes.num_heads
         self._rope = rope
-        self._scale = sizes.head_dim**-0.5
+        self._options = AttentionOptions(sizes.head_dim**-0.5)
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
         num_rows, length, _ = x.shape
         fused = self.query_key_value(x).reshape(num_rows, length, self._num_heads, -1).transpose(0, 2, 1, 3)
         queries, keys, values = mx.split(fused, 3, axis=-1)
-        queries = self._rope(queries, rows.offsets, rows.planned_lengths)
-        keys = self._rope(keys, rows.offsets, rows.planned_lengths)
-        return self.dense(join_heads(rows.attend(self._layer, queries, keys, values, self._scale)))
+        queries = self._rope(queries, batch.offsets, batch.planned_lengths)
+        keys = self._rope(keys, batch.offsets, batch.planned_lengths)
+        return self.dense(join_heads(batch.attend(self._layer, queries, keys, values, self._options)))
 
 
 class Block(Module):
@@ -46,8 +48,8 @@ class Block(Module):
         self.mlp = MLP(sizes.hidden_size, config.count("intermediate_size"), activation, names=names)
         self._parallel = config.flag("use_parallel_residual", default=True)
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
-        attended = x + self.attention(self.input_layernorm(x), rows)
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
+        attended = x + self.attention(self.input_layernorm(x), batch)
         return attended + self.mlp(self.post_attention_layernorm(x if self._parallel else attended))
 
 
@@ -69,11 +71,11 @@ class Model(Architecture):
         """Every layer sees everything."""
         return [None] * len(self.layers)
 
-    def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, ids: mx.array, batch: Batch) -> mx.array:
         """ids: (rows, length) integers; returns (rows, length, hidden_size)."""
         x = self.embed_in(ids)
         for layer in self.layers:
-            x = layer(x, rows)
+            x = layer(x, batch)
         return self.final_layer_norm(x)
 
     def logits(self, hidden: mx.array) -> mx.array:

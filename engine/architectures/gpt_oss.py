@@ -1,9 +1,11 @@
 """gpt-oss: attention sinks, windows in every other layer, and clamped mixture-of-experts MLPs (arXiv:2508.10925)."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import mlx.core as mx
 
+from engine.attention.options import AttentionOptions
 from engine.config import ConfigReader
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM, PreNormBlock
@@ -22,9 +24,9 @@ class Attention(SelfAttention):
         self.sinks = mx.zeros((sizes.num_heads,))
 
     @property
-    def head_sinks(self) -> mx.array | None:
-        """Logits (num_heads,) that join the softmax's denominator."""
-        return self.sinks
+    def options(self) -> AttentionOptions:
+        """Scale and sinks of the scores."""
+        return replace(super().options, sinks=self.sinks)
 
 
 class ClampedExperts(GatedExperts):

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
@@ -21,8 +21,8 @@ class ScaledBlock(PreNormBlock):
         super().__init__(attention, mlp, *norms)
         self._multiplier = multiplier
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
-        x = x + self.self_attn(self.input_layernorm(x), rows) * self._multiplier
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
+        x = x + self.self_attn(self.input_layernorm(x), batch) * self._multiplier
         return x + self.mlp(self.post_attention_layernorm(x)) * self._multiplier
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
@@ -44,8 +44,8 @@ class Block(Module):
         self.input_layernorm = RMSNorm(sizes.hidden_size, eps)
         self.post_attention_layernorm = RMSNorm(sizes.hidden_size, eps)
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
-        x = x + self.self_attn(self.input_layernorm(x), rows)
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
+        x = x + self.self_attn(self.input_layernorm(x), batch)
         return x + self.block_sparse_moe(self.post_attention_layernorm(x))
 
 

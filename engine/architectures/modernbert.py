@@ -3,9 +3,10 @@
 import mlx.core as mx
 
 from engine.attention.attend import attend
+from engine.attention.heads import join_heads, split_heads
+from engine.attention.options import AttentionOptions
 from engine.config import ConfigReader, RopeSpec
 from engine.layers.activations import ACTIVATIONS, activate
-from engine.layers.attention import join_heads, split_heads
 from engine.layers.encoder import Encoder
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import Module
@@ -42,7 +43,8 @@ class Block(Module):
         queries, keys, values = (split_heads(each, self._num_heads) for each in mx.split(self.wqkv(x), 3, axis=-1))
         length = [x.shape[1]] * x.shape[0]
         queries, keys = self._rope(queries, 0, length), self._rope(keys, 0, length)
-        return self.wo(join_heads(attend(queries, keys, values, self._scale, mask, native=self._native)))
+        options = AttentionOptions(self._scale, causal=False, mask=mask)
+        return self.wo(join_heads(attend(queries, keys, values, options, self._native)))
 
 
 class Head(Module):

@@ -3,9 +3,10 @@
 import mlx.core as mx
 
 from engine.attention.attend import attend
+from engine.attention.heads import join_heads, split_heads
+from engine.attention.options import AttentionOptions
 from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
-from engine.layers.attention import join_heads, split_heads
 from engine.layers.encoder import Encoder
 from engine.layers.linear import Embedding, Linear
 from engine.layers.mlp import GatedMLP
@@ -29,7 +30,8 @@ class Attention(Module):
         queries, keys, values = (split_heads(each, self._num_heads) for each in fused)
         length = [x.shape[1]] * x.shape[0]
         queries, keys = self._rope(queries, 0, length), self._rope(keys, 0, length)
-        return self.o_proj(join_heads(attend(queries, keys, values, self._scale, mask, native=self._native)))
+        options = AttentionOptions(self._scale, causal=False, mask=mask)
+        return self.o_proj(join_heads(attend(queries, keys, values, options, self._native)))
 
 
 class Block(Module):

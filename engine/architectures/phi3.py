@@ -2,10 +2,12 @@
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
+from engine.attention.heads import join_heads, split_heads
+from engine.attention.options import AttentionOptions
 from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS, activate
-from engine.layers.attention import HeadSizes, join_heads, split_heads
+from engine.layers.attention import HeadSizes
 from engine.layers.causal import CausalLM, PreNormBlock
 from engine.layers.linear import Linear
 from engine.layers.module import Module
@@ -23,14 +25,15 @@ class Attention(Module):
         self._layer = layer
         self._sizes = sizes
         self._rope = rope
+        self._options = AttentionOptions(sizes.head_dim**-0.5)
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
         sizes = self._sizes
         fused = split_heads(self.qkv_proj(x), sizes.num_heads + 2 * sizes.num_kv_heads)
         queries, keys, values = mx.split(fused, [sizes.num_heads, sizes.num_heads + sizes.num_kv_heads], axis=1)
-        queries = self._rope(queries, rows.offsets, rows.planned_lengths)
-        keys = self._rope(keys, rows.offsets, rows.planned_lengths)
-        return self.o_proj(join_heads(rows.attend(self._layer, queries, keys, values, sizes.head_dim**-0.5)))
+        queries = self._rope(queries, batch.offsets, batch.planned_lengths)
+        keys = self._rope(keys, batch.offsets, batch.planned_lengths)
+        return self.o_proj(join_heads(batch.attend(self._layer, queries, keys, values, self._options)))
 
 
 class FusedMLP(Module):

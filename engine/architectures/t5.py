@@ -1,12 +1,15 @@
 """T5 1.0 and 1.1, Flan-T5, mT5, byT5: relative position biases, unscaled scores, RMS norms (arXiv:1910.10683)."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 
 from engine.attention.attend import attend, with_bias
-from engine.attention.rows import Biases, Rows
+from engine.attention.batch import Batch, Biases
+from engine.attention.heads import join_heads, split_heads
+from engine.attention.options import AttentionOptions
 from engine.config import ConfigReader
 from engine.layers.activations import activate
-from engine.layers.attention import join_heads, split_heads
 from engine.layers.encoder import Encoder
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import EncoderDecoder, Module
@@ -26,6 +29,7 @@ _DECODER_PARTS = (
     (".layer.2.DenseReluDense.", ".mlp."),
     (".layer.2.layer_norm.", ".mlp_norm."),
 )
+_UNSCALED = AttentionOptions(1.0)
 _KINDS = {"relu": "relu", "gated-gelu": "gelu_new", "gated-silu": "silu"}
 
 
@@ -92,17 +96,18 @@ class Block(Module):
         """One encoder layer. bias: (1, num_heads, length, length)."""
         normed = self.attention_norm(x)
         keys, values = self.attention.keys_and_values(normed)
-        attended = attend(self.attention.queries(normed), keys, values, 1.0, bias, native=self._native)
+        options = replace(_UNSCALED, causal=False, mask=bias)
+        attended = attend(self.attention.queries(normed), keys, values, options, self._native)
         x = x + self.attention.o(join_heads(attended))
         return x + self.mlp(self.mlp_norm(x))
 
-    def decode(self, x: mx.array, rows: Rows, biases: Biases) -> mx.array:
+    def decode(self, x: mx.array, batch: Batch, biases: Biases) -> mx.array:
         """One decoder layer. biases: per row (1, num_heads, length, context)."""
         normed = self.attention_norm(x)
         queries, (keys, values) = self.attention.queries(normed), self.attention.keys_and_values(normed)
-        x = x + self.attention.o(join_heads(rows.attend(self._layer, queries, keys, values, 1.0, biases=biases)))
+        x = x + self.attention.o(join_heads(batch.attend(self._layer, queries, keys, values, _UNSCALED, biases=biases)))
         queries = self.source.queries(self.source_norm(x))
-        x = x + self.source.o(join_heads(rows.attend_source(self._layer, queries, 1.0)))
+        x = x + self.source.o(join_heads(batch.attend_source(self._layer, queries, _UNSCALED.scale)))
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -159,12 +164,12 @@ class Model(EncoderDecoder):
         x = self.encoder.final_layer_norm(x)
         return [block.source.keys_and_values(x) for block in self.decoder.block]
 
-    def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, ids: mx.array, batch: Batch) -> mx.array:
         """ids: (rows, length) integers; returns (rows, length, hidden_size)."""
         x, length = self.shared(ids), ids.shape[1]
-        biases = rows.biases(self.decoder.bias, length)
+        biases = batch.biases(self.decoder.bias, length)
         for block in self.decoder.block:
-            x = block.decode(x, rows, biases)
+            x = block.decode(x, batch, biases)
         return self.decoder.final_layer_norm(x)
 
     def logits(self, hidden: mx.array) -> mx.array:

@@ -1,8 +1,11 @@
-"""Attention over given keys and values: the seam between the caches and the kernels."""
+"""Attention over given keys and values: the seam between the layers and the kernels. Knows arrays, no caches."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import mlx.core as mx
+
+from engine.attention.options import AttentionOptions
+from engine.native.kernels import Kernels
 
 Mask = mx.array | Literal["causal"] | None
 
@@ -11,33 +14,29 @@ def attend(
     queries: mx.array,
     keys: mx.array,
     values: mx.array,
-    scale: float,
-    mask: Mask = None,
-    *,
-    sinks: mx.array | None = None,
-    softcap: float | None = None,
-    native: Any = None,
+    options: AttentionOptions,
+    kernels: Kernels | None = None,
 ) -> mx.array:
     """Attend with grouped key heads (Ainslie et al. 2023, arXiv:2305.13245).
 
     queries: (batch, num_heads, length, head_dim)
     keys, values: (batch, num_kv_heads, context, head_dim); context >= length
-    mask: None, "causal" (the last query sees every key), or bool or additive (length, context) or
-        (batch or 1, 1, length, context)
-    sinks: (num_heads,) logits that join the softmax's denominator
-    softcap: scores become softcap * tanh(scores / softcap) before the mask (Gemma 2)
-    native: the kernels of this device, or None
+    options: a mask stands in for causal and window
+    kernels: the device's, or None
     Returns (batch, num_heads, length, head_dim) in the dtype of queries.
     """
-    if native is not None and queries.dtype == mx.float32:
-        return _attend_natively(native, queries, keys, values, scale, mask, sinks, softcap)
-    if softcap is None:
-        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
-    return _attend_capped(queries, keys, values, scale, mask, softcap)
+    mask = _mask(options, queries.shape[2], keys.shape[2])
+    if kernels is not None and queries.dtype == mx.float32:
+        return _attend_with_kernels(kernels, queries, keys, values, options, mask)
+    if options.softcap is None:
+        return mx.fast.scaled_dot_product_attention(
+            queries, keys, values, scale=options.scale, mask=mask, sinks=options.sinks
+        )
+    return _attend_capped(queries, keys, values, options.scale, mask, options.softcap)
 
 
 def causal_mask(length: int, context: int, window: int | None = None) -> mx.array:
-    """Which keys each of the last `length` of `context` positions sees: its own and earlier ones.
+    """The keys that each of the last `length` of `context` positions sees: its own and earlier ones.
 
     window: only that many keys, its own included. Returns bool (length, context).
     """
@@ -56,21 +55,30 @@ def with_bias(mask: Mask, bias: mx.array) -> mx.array:
     return mx.where(mask, bias, -mx.inf) if mask.dtype == mx.bool_ else bias + mask
 
 
-def _attend_natively(
-    native: Any,
-    queries: mx.array,
-    keys: mx.array,
-    values: mx.array,
-    scale: float,
-    mask: Mask,
-    sinks: mx.array | None,
-    softcap: float | None,
+def _mask(options: AttentionOptions, length: int, context: int) -> Mask:
+    if options.mask is not None or not options.causal:
+        return options.mask
+    return "causal" if options.window is None else causal_mask(length, context, options.window)
+
+
+def _attend_with_kernels(
+    kernels: Kernels, queries: mx.array, keys: mx.array, values: mx.array, options: AttentionOptions, mask: Mask
 ) -> mx.array:
     causal, array = (True, None) if isinstance(mask, str) else (False, mask)
-    attended: list[mx.array] = native.attend_rows(
-        queries, [keys, values], [], None, 0, keys.shape[2], scale, causal, 0, softcap or 0.0, sinks, array
-    )
-    return attended[0]
+    return kernels.attend_cached(
+        queries,
+        [keys, values],
+        [],
+        None,
+        0,
+        keys.shape[2],
+        options.scale,
+        causal,
+        0,
+        options.softcap or 0.0,
+        options.sinks,
+        array,
+    )[0]
 
 
 def _attend_capped(

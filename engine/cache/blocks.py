@@ -1,13 +1,13 @@
 """A run of tokens' keys and values in all layers, cut out of a slot and put into another. Knows no token ids."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import mlx.core as mx
 
 from engine.cache.content import Content
 from engine.cache.layout import Planes
 from engine.cache.slots import Slot
+from engine.native.kernels import Kernels
 
 BLOCK_TOKENS = 64
 _JOINED_BLOCKS = 16  # put together at once: bounds the copy that exists beside blocks and slot
@@ -18,7 +18,7 @@ def block_tokens(windows: Sequence[int | None]) -> int:
     return min([BLOCK_TOKENS, *(max(1, window // 2) for window in windows if window is not None)])
 
 
-def cut(planes: Sequence[mx.array], kernels: Any = None) -> Content:
+def cut(planes: Sequence[mx.array], kernels: Kernels | None = None) -> Content:
     """Copy the planes of some tokens, (1, heads, tokens, width) each, in the order of layers.
 
     kernels: the device's, or None

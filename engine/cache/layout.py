@@ -17,6 +17,10 @@ Planes = list[mx.array]
 class Layout(Protocol):
     """Turns keys and values into planes and back."""
 
+    @property
+    def bits(self) -> int:
+        """Bits of an integer that stands for a value; 0 where values are floats."""
+
     def planes(self, keys: mx.array, values: mx.array) -> Planes:
         """keys, values: (..., tokens, head_dim)."""
 
@@ -27,6 +31,8 @@ class Layout(Protocol):
 @dataclass(frozen=True, slots=True)
 class Dense:
     """Two planes: keys and values themselves."""
+
+    bits: int = 0
 
     def planes(self, keys: mx.array, values: mx.array) -> Planes:
         """keys, values: (..., tokens, head_dim)."""
@@ -39,7 +45,7 @@ class Dense:
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """Six planes: packed integers, scales and biases of keys, then of values, in groups along each head.
+    """Six planes: quantised integers, scales and biases of keys, then of values, in groups along each head.
 
     bits: 8 or 4
     """
@@ -57,9 +63,9 @@ class Quantised:
         return self._dequantised(planes[:3]), self._dequantised(planes[3:])
 
     def _dequantised(self, planes: Sequence[mx.array]) -> mx.array:
-        packed, scales, biases = planes
-        group_size = packed.shape[-1] * 32 // self.bits // scales.shape[-1]
-        return mx.dequantize(packed, scales, biases, group_size=group_size, bits=self.bits)
+        quantized, scales, biases = planes
+        group_size = quantized.shape[-1] * 32 // self.bits // scales.shape[-1]
+        return mx.dequantize(quantized, scales, biases, group_size=group_size, bits=self.bits)
 
 
 def layout_for(kv_bits: int | None) -> Layout:

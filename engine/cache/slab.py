@@ -5,27 +5,15 @@ sliding window has a ring of `window` places at most (arXiv:2310.06825), where t
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import mlx.core as mx
 
-from engine.attention.attend_rows import KVLocation, Rotation, Scoring, attend_rows
-from engine.cache.layout import Dense, Layout, Planes
+from engine.cache.layout import Layout, Planes
 from engine.cache.spec import CacheSpec
 from engine.cache.states import LayerState
+from engine.native.kernels import Kernels
 
-Heads = tuple[mx.array, mx.array, mx.array]  # queries, keys and values of new tokens
-
-
-def split(x: mx.array, head_dim: int | None) -> mx.array:
-    """(rows, length, heads * head_dim) to (rows, heads, length, head_dim); None leaves what is split already."""
-    return x if head_dim is None else x.reshape(*x.shape[:2], -1, head_dim).transpose(0, 2, 1, 3)
-
-
-def join(x: mx.array) -> mx.array:
-    """(rows, heads, length, head_dim) to (rows, length, heads * head_dim)."""
-    return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
+_KERNEL_BITS = (0, 8)  # floats, and integers of 8 bits
 
 
 class LayerSlab:
@@ -37,32 +25,20 @@ class LayerSlab:
     """
 
     def __init__(
-        self, num_slots: int, capacity: int, window: int | None, kernels: Any = None, *, reads_all: bool = True
+        self,
+        num_slots: int,
+        capacity: int,
+        window: int | None,
+        kernels: Kernels | None = None,
+        *,
+        reads_all: bool = True,
     ) -> None:
-        self._reads_all = reads_all or kernels is None
+        self._reads_all = reads_all
         self.num_slots = num_slots
         self.window = window
         self.kernels = kernels
         self.places = capacity if window is None else min(capacity, window)
         self.planes: Planes = []
-
-    def attend(
-        self,
-        tokens: Heads,
-        location: KVLocation,
-        scoring: Scoring,
-        head_dim: int | None,
-        turn: Rotation | None,
-        offsets: int | mx.array,
-    ) -> mx.array:
-        """Store new tokens and attend to what their rows see, in one call. See engine.layers.attend_rows."""
-        queries, *new = tokens
-        if not self.planes:
-            self.make([split(each, head_dim) for each in new])
-        planes, self.planes = self.planes, []
-        turn = None if turn is None else replace(turn, offsets=offsets)
-        attended, self.planes = attend_rows(self.kernels, queries, planes, new, location, scoring, turn)
-        return attended
 
     def write_each(self, slots: mx.array, places: mx.array, planes: Planes) -> None:
         """Store one token per row. slots, places: (rows,); planes: (rows, heads, 1, width)."""
@@ -126,8 +102,7 @@ class LayerSlab:
 
     def _plane(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         # MLX's own operations read places that hold nothing yet, and mask them; the kernels stop before.
-        array: mx.array = mx.zeros(shape, dtype) if self._reads_all else self.kernels.empty(shape, dtype)
-        return array
+        return mx.zeros(shape, dtype) if self.kernels is None or self._reads_all else self.kernels.empty(shape, dtype)
 
 
 class Slab:
@@ -136,6 +111,7 @@ class Slab:
     capacity: tokens per slot; source_capacity: the same of the source, 0 where there is none
     spec: the kinds of state that the layers keep
     kernels: the device's, or None
+    kernels_attend: they read and write this layout; else MLX's operations do
     """
 
     def __init__(
@@ -145,7 +121,7 @@ class Slab:
         source_capacity: int,
         spec: CacheSpec,
         layout: Layout,
-        kernels: Any = None,
+        kernels: Kernels | None = None,
     ) -> None:
         self.num_slots = num_slots
         self.capacity = capacity
@@ -154,8 +130,9 @@ class Slab:
         self.layout = layout
         self.kernels = kernels
         self.states = [LayerState(num_slots) for _ in range(spec.num_states)]
+        self.kernels_attend = kernels is not None and layout.bits in _KERNEL_BITS
         # Position biases, which only models with a source have here, are added by MLX's operations.
-        reads_all = source_capacity > 0 or not isinstance(layout, Dense)
+        reads_all = source_capacity > 0 or not self.kernels_attend
         self.layers = [LayerSlab(num_slots, capacity, window, kernels, reads_all=reads_all) for window in spec.windows]
         self.sources = (
             [LayerSlab(num_slots, source_capacity, None, kernels) for _ in spec.windows] if source_capacity else []
@@ -175,6 +152,7 @@ class Slab:
         per_layer = blocks[0].shape[0] // len(self.layers)
         for layer in self.layers:
             layer.make([blocks[0][:1]] * per_layer)
+        assert self.kernels is not None  # asked where there are kernels
         planes = [plane for layer in self.layers for plane in layer.planes]
         for layer in self.layers:
             layer.planes = []

@@ -1,7 +1,6 @@
 """The slots of sequences in slabs of keys and values. Slabs of equal capacity are one, so that rows attend together."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import mlx.core as mx
 
@@ -11,6 +10,7 @@ from engine.cache.layout import Layout, Planes
 from engine.cache.slab import Slab
 from engine.cache.spec import CacheSpec
 from engine.cache.states import pack_states, unpack_states
+from engine.native.kernels import Kernels
 
 
 class Slot:
@@ -60,7 +60,7 @@ class SlotPool:
     kernels: the device's, or None
     """
 
-    def __init__(self, spec: CacheSpec, layout: Layout, kv_budget: KVBudget, kernels: Any = None) -> None:
+    def __init__(self, spec: CacheSpec, layout: Layout, kv_budget: KVBudget, kernels: Kernels | None = None) -> None:
         self._spec = spec
         self._layout = layout
         self._kv_budget = kv_budget
@@ -126,7 +126,7 @@ def lone_slot(
     layout: Layout,
     planned_length: int,
     source_length: int = 0,
-    kernels: Any = None,
+    kernels: Kernels | None = None,
 ) -> Slot:
     """A slot in a slab of its own, large enough for all it may hold."""
     source_capacity = capacity_for(source_length) if source_length else 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.attention.whole_rows import WholeRows
+from engine.attention.uncached_batch import UncachedBatch
 from engine.layers.module import Module
 from engine.model import CausalModel
 
@@ -43,7 +43,7 @@ class FloatModel:
         """ids: (rows, length) integers; returns (rows, length, vocab_size) float32."""
         self.put(weights)
         num_rows, length = ids.shape
-        hidden = self._model(ids, WholeRows(self._model.windows, [length] * num_rows))
+        hidden = self._model(ids, UncachedBatch(self._model.windows, [length] * num_rows))
         return self._model.logits(hidden).astype(mx.float32)
 
     def put(self, weights: Mapping[str, mx.array]) -> None:

@@ -15,14 +15,14 @@ from engine.compression.stack import layers_of, parts_replaced
 from engine.evaluation.decoder import LoadedDecoder
 from engine.evaluation.errors import ModelUnfit
 from engine.layers.attention import SelfAttention
-from engine.layers.fused import Branch, Norm
+from engine.layers.fused import Norm, ResidualBranch
 from engine.layers.mlp import GatedMLP
 from engine.progress import Report
 
 MLP, ATTENTION = "mlp", "self_attn"
 
 
-class _Energy(Branch):
+class _Energy(ResidualBranch):
     """Sums the squares of each channel that goes into a projection. energy: (channels,) float32."""
 
     energy: mx.array
@@ -40,7 +40,7 @@ class _WatchedMLP(_Energy):
     def __call__(self, x: mx.array) -> mx.array:
         return self._mlp.down_proj(self._add(self._mlp.inner(x)))
 
-    def onto(self, x: mx.array, norm: Norm, *context: Any) -> mx.array:
+    def add_to(self, x: mx.array, norm: Norm, *context: Any) -> mx.array:
         return x + self._mlp.down_proj(self._add(self._mlp.inner(x, norm)))
 
 
@@ -51,7 +51,7 @@ class _WatchedAttention(_Energy):
     def __call__(self, x: mx.array, *context: Any) -> mx.array:
         return self._attention.o_proj(self._add(self._attention.attended(x, *context)))
 
-    def onto(self, x: mx.array, norm: Norm, *context: Any) -> mx.array:
+    def add_to(self, x: mx.array, norm: Norm, *context: Any) -> mx.array:
         (rows,) = context
         return x + self._attention.o_proj(self._add(self._attention.attended(x, rows, norm)))
 

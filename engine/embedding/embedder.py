@@ -24,7 +24,7 @@ from engine.embedding.reader import Reader, build_reader
 from engine.embedding.sentence_settings import MODULES_FILE, SentenceSettings, read_sentence_settings
 from engine.errors import CheckpointUnsupported, ContextLengthExceeded, NotFinite, ParameterInvalid
 from engine.model import OnProgress
-from engine.settings import EngineStats, Kernels, ModelInfo
+from engine.settings import EngineStats, KernelChoice, ModelInfo
 from engine.step_time import StepTime
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class EmbedderSettings:
     max_batch_tokens: int = 4096
     context_length: int | None = None
     bits: int | None = None
-    kernels: Kernels = "native"
+    kernels: KernelChoice = "native"
     threads: int | None = None
     before_batch: Callable[[Sequence[QueuedInput]], None] | None = None
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from engine.attention.whole_rows import WholeRows
+from engine.attention.uncached_batch import UncachedBatch
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.folder import ModelFolder
 from engine.device import Device
@@ -100,7 +100,7 @@ class DecoderReader:
 
     def read(self, ids: mx.array, types: mx.array, lengths: Sequence[int]) -> mx.array:
         """See Reader; there are no kinds of text."""
-        return self._model(ids, WholeRows(self._model.windows, lengths, both_ways=self._both_ways))
+        return self._model(ids, UncachedBatch(self._model.windows, lengths, both_ways=self._both_ways))
 
     def scores(self, hidden: mx.array, lengths: Sequence[int]) -> mx.array:
         """There is no classifier."""

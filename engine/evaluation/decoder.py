@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from engine.attention.whole_rows import WholeRows
+from engine.attention.uncached_batch import UncachedBatch
 from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from engine.evaluation.errors import ModelUnfit
 from engine.layers.module import EncoderDecoder
@@ -29,7 +29,7 @@ class LoadedDecoder:
 
     def hidden(self, ids: mx.array, lengths: Sequence[int]) -> mx.array:
         """(rows, length) integers, padded on the right, to (rows, length, hidden_size). lengths: of each row."""
-        return self.model(ids, WholeRows(self.model.windows, lengths))
+        return self.model(ids, UncachedBatch(self.model.windows, lengths))
 
     @property
     def context_length(self) -> int | None:

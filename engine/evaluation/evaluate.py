@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.layout import Dense
 from engine.cache.slots import Slot, lone_slot
 from engine.checkpoint.checkpoint import Checkpoint
@@ -121,9 +121,9 @@ def measure_writing(model: LoadedDecoder, prompt_ids: Sequence[int]) -> float:
 
 
 def _advance(model: LoadedDecoder, ids: mx.array, slot: Slot) -> mx.array:
-    rows = Rows([slot])
-    hidden = model.model(ids, rows)
-    rows.advance(ids.shape[1])
+    batch = Batch([slot])
+    hidden = model.model(ids, batch)
+    batch.advance(ids.shape[1])
     token = mx.argmax(model.model.logits(hidden[:, -1]), axis=-1)[:, None]
     mx.eval(token)
     return token

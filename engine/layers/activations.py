@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import mlx.core as mx
+
+from engine.native.kernels import Kernels
 
 Activation = Callable[[mx.array], mx.array]
 
@@ -41,13 +42,12 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def activate(native: Any, name: str, gate: mx.array, up: mx.array | None = None) -> mx.array:
+def activate(kernels: Kernels | None, name: str, gate: mx.array, up: mx.array | None = None) -> mx.array:
     """The function of this name of `gate`, times `up` where there is one of the same shape.
 
-    native: the kernels of this device, or None
+    kernels: the device's, or None
     """
-    if native is None or gate.dtype != mx.float32:
+    if kernels is None or gate.dtype != mx.float32:
         activated = ACTIVATIONS[name](gate)
         return activated if up is None else activated * up
-    result: mx.array = native.activate(name, gate, up)
-    return result
+    return kernels.activate(name, gate, up)

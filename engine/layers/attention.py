@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
-from engine.layers.fused import Branch, Norm, Together
+from engine.attention.batch import Batch
+from engine.attention.heads import join_heads, split_heads
+from engine.attention.options import AttentionOptions
+from engine.layers.fused import FusedProjections, Norm, ResidualBranch
 from engine.layers.linear import Linear
 from engine.layers.rope import Rope
 
@@ -24,15 +26,20 @@ class HeadSizes:
     head_dim: int
     scale: float | None = None
 
+    @property
+    def score_scale(self) -> float:
+        """Factor on the scores."""
+        return self.head_dim**-0.5 if self.scale is None else self.scale
 
-class SelfAttention(Branch):
+
+class SelfAttention(ResidualBranch):
     """Causal attention of one decoder layer.
 
     layer: its number, which finds its keys and values in the cache
     rope: None leaves positions out
     bias, output_bias: of the projections to queries, keys and values, and of the one back
     q_norm, k_norm: applied to every head before the rotation
-    softcap: see engine.layers.attend
+    softcap: see AttentionOptions
     """
 
     def __init__(
@@ -54,40 +61,30 @@ class SelfAttention(Branch):
         if q_norm is not None and k_norm is not None:
             self.q_norm = q_norm
             self.k_norm = k_norm
-        self._projections = Together(self.q_proj, self.k_proj, self.v_proj)
-        self._output = Together(self.o_proj)
+        self._projections = FusedProjections(self.q_proj, self.k_proj, self.v_proj)
+        self._output = FusedProjections(self.o_proj)
         self._normed = q_norm is not None
         self._layer = layer
         self._sizes = sizes
         self._rope = rope
-        self._softcap = softcap
-        self._scale = sizes.head_dim**-0.5 if sizes.scale is None else sizes.scale
+        self._options = AttentionOptions(sizes.score_scale, softcap=softcap)
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
         """x: (rows, length, hidden_size); returns the same shape."""
-        return self.o_proj(self.attended(x, rows))
+        return self.o_proj(self.attended(x, batch))
 
-    def onto(self, x: mx.array, norm: Norm, rows: Rows) -> mx.array:
-        """x + self(norm(x), rows)."""
-        return self._output.onto(x, self.attended(x, rows, norm))
+    def add_to(self, x: mx.array, norm: Norm, batch: Batch) -> mx.array:
+        """x + self(norm(x), batch)."""
+        return self._output.add_to(x, self.attended(x, batch, norm))
 
-    def attended(self, x: mx.array, rows: Rows, norm: Norm | None = None) -> mx.array:
-        """What the heads find for norm(x), side by side: (rows, length, num_heads * head_dim)."""
+    def attended(self, x: mx.array, batch: Batch, norm: Norm | None = None) -> mx.array:
+        """The heads' results for norm(x), side by side: (rows, length, num_heads * head_dim)."""
         queries, keys, values = self.heads(x, norm)
-        turn = None if self._rope is None else self._rope.turn(rows.planned_lengths)
-        if self._rope is not None and turn is None:
-            queries, keys = self._rotated(queries, rows), self._rotated(keys, rows)
-        return rows.attend(
-            self._layer,
-            queries,
-            keys,
-            values,
-            self._scale,
-            head_dim=self._sizes.head_dim,
-            turn=turn,
-            sinks=self.head_sinks,
-            softcap=self._softcap,
-        )
+        rotation = None if self._rope is None else self._rope.rotation(batch.planned_lengths)
+        if self._rope is not None and rotation is None:
+            queries, keys = self._rotated(queries, batch), self._rotated(keys, batch)
+        head_dim = self._sizes.head_dim
+        return batch.attend(self._layer, queries, keys, values, self.options, head_dim=head_dim, rotation=rotation)
 
     def heads(self, x: mx.array, norm: Norm | None) -> tuple[mx.array, mx.array, mx.array]:
         """Queries (rows, length, num_heads * head_dim), keys and values (..., num_kv_heads * head_dim), not rotated."""
@@ -99,25 +96,13 @@ class SelfAttention(Branch):
     def _by_head(self, norm: Norm, x: mx.array) -> mx.array:
         return norm(x.reshape(*x.shape[:2], -1, self._sizes.head_dim)).reshape(x.shape)
 
-    def _rotated(self, x: mx.array, rows: Rows) -> mx.array:
-        """Rows that turn at different speeds, one after the other."""
+    def _rotated(self, x: mx.array, batch: Batch) -> mx.array:
+        """Rows that rotate at different speeds, one after the other."""
         assert self._rope is not None  # asked of rotated layers alone
         heads = split_heads(x, x.shape[-1] // self._sizes.head_dim)
-        return join_heads(self._rope(heads, rows.offsets, rows.planned_lengths))
+        return join_heads(self._rope(heads, batch.offsets, batch.planned_lengths))
 
     @property
-    def head_sinks(self) -> mx.array | None:
-        """Logits (num_heads,) that join the softmax's denominator."""
-        return None
-
-
-def split_heads(x: mx.array, num_heads: int) -> mx.array:
-    """(rows, length, num_heads * head_dim) to (rows, num_heads, length, head_dim)."""
-    num_rows, length, _ = x.shape
-    return x.reshape(num_rows, length, num_heads, -1).transpose(0, 2, 1, 3)
-
-
-def join_heads(x: mx.array) -> mx.array:
-    """(rows, num_heads, length, head_dim) to (rows, length, num_heads * head_dim)."""
-    num_rows, _, length, _ = x.shape
-    return x.transpose(0, 2, 1, 3).reshape(num_rows, length, -1)
+    def options(self) -> AttentionOptions:
+        """Scale, softcap and sinks of the scores."""
+        return self._options

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.spec import CacheSpec
 from engine.layers.fused import add_branch
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import Architecture, Module
 
 Pointwise = Callable[[mx.array], mx.array]
-Mixing = Callable[[mx.array, Rows], mx.array]
+Mixing = Callable[[mx.array, Batch], mx.array]
 
 
 class PreNormBlock(Module):
@@ -23,8 +23,8 @@ class PreNormBlock(Module):
         self.input_layernorm = input_norm
         self.post_attention_layernorm = post_norm
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
-        x = add_branch(x, self.self_attn, self.input_layernorm, rows)
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
+        x = add_branch(x, self.self_attn, self.input_layernorm, batch)
         return add_branch(x, self.mlp, self.post_attention_layernorm)
 
 
@@ -39,12 +39,12 @@ class Decoder(Module):
         self.layers = list(layers)
         self.norm = norm
 
-    def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, ids: mx.array, batch: Batch) -> mx.array:
         x = self.embed_tokens(ids)
         if self._embedding_scale != 1.0:
             x = x * mx.array(self._embedding_scale, x.dtype)
         for layer in self.layers:
-            x = layer(x, rows)
+            x = layer(x, batch)
         return self.norm(x)
 
 
@@ -92,9 +92,9 @@ class CausalLM(Architecture):
         """The kinds of state that the layers keep per sequence."""
         return CacheSpec(self._windows, self._num_states)
 
-    def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, ids: mx.array, batch: Batch) -> mx.array:
         """ids: (rows, length) integers; returns (rows, length, hidden_size)."""
-        return self.model(ids, rows)
+        return self.model(ids, batch)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """(..., hidden_size) to (..., vocab_size)."""

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.layers.linear import Linear
 from engine.layers.module import Module
 
@@ -50,12 +50,12 @@ class ShortConvolution(Module):
         self.o_proj = Linear(hidden_size, hidden_size, bias=bias)
         self._layer = layer
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
         """x: (rows, length, hidden_size); returns the same shape."""
         before, after, value = mx.split(self.in_proj(x), 3, axis=-1)
-        state = rows.state(self._layer)
+        state = batch.state(self._layer)
         convolved, tail = self.conv(before * value, None if state is None else state[0])
-        rows.keep_state(self._layer, [tail])
+        batch.keep_state(self._layer, [tail])
         return self.o_proj(after * convolved)
 
 

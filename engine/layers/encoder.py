@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from engine.attention.attend import attend
+from engine.attention.heads import join_heads, split_heads
+from engine.attention.options import AttentionOptions
 from engine.layers.activations import ACTIVATIONS
-from engine.layers.attention import join_heads, split_heads
 from engine.layers.linear import Embedding, Linear
 from engine.layers.mlp import MLP
 from engine.layers.module import Architecture, Module
@@ -80,7 +81,8 @@ class EncoderAttention(Module):
         queries, keys, values = (
             split_heads(project(x), self._num_heads) for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return self.o_proj(join_heads(attend(queries, keys, values, self._scale, mask, native=self._native)))
+        options = AttentionOptions(self._scale, causal=False, mask=mask)
+        return self.o_proj(join_heads(attend(queries, keys, values, options, self._native)))
 
 
 class PostNormLayer(Module):

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from engine.attention.attend import attend
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
+from engine.attention.heads import join_heads, split_heads
+from engine.attention.options import AttentionOptions
 from engine.layers.activations import activate
-from engine.layers.attention import join_heads, split_heads
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import EncoderDecoder, Module
 from engine.layers.norm import LayerNorm
@@ -92,7 +93,8 @@ class EncoderLayer(Layer):
 
     def _attend(self, x: mx.array) -> mx.array:
         own = self.self_attn
-        return own.output(attend(own.queries(x), *own.keys_and_values(x), own.scale, native=self._native))
+        options = AttentionOptions(own.scale, causal=False)
+        return own.output(attend(own.queries(x), *own.keys_and_values(x), options, self._native))
 
 
 class DecoderLayer(Layer):
@@ -104,18 +106,19 @@ class DecoderLayer(Layer):
         self.encoder_attn_layer_norm = LayerNorm(spec.hidden_size, 1e-5)
         self._layer = layer
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
-        x = self._residual(x, self.self_attn_layer_norm, lambda y: self._attend(y, rows))
-        x = self._residual(x, self.encoder_attn_layer_norm, lambda y: self._attend_source(y, rows))
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
+        x = self._residual(x, self.self_attn_layer_norm, lambda y: self._attend(y, batch))
+        x = self._residual(x, self.encoder_attn_layer_norm, lambda y: self._attend_source(y, batch))
         return self._residual(x, self.final_layer_norm, self._mlp)
 
-    def _attend(self, x: mx.array, rows: Rows) -> mx.array:
+    def _attend(self, x: mx.array, batch: Batch) -> mx.array:
         own = self.self_attn
-        return own.output(rows.attend(self._layer, own.queries(x), *own.keys_and_values(x), own.scale))
+        options = AttentionOptions(own.scale)
+        return own.output(batch.attend(self._layer, own.queries(x), *own.keys_and_values(x), options))
 
-    def _attend_source(self, x: mx.array, rows: Rows) -> mx.array:
+    def _attend_source(self, x: mx.array, batch: Batch) -> mx.array:
         source = self.encoder_attn
-        return source.output(rows.attend_source(self._layer, source.queries(x), source.scale))
+        return source.output(batch.attend_source(self._layer, source.queries(x), source.scale))
 
 
 class Stack(Module):
@@ -164,11 +167,11 @@ class Pair(Module):
         x = self.encoder.normed(x)
         return [layer.encoder_attn.keys_and_values(x) for layer in self._decoder_layers]
 
-    def decode(self, ids: mx.array, rows: Rows) -> mx.array:
+    def decode(self, ids: mx.array, batch: Batch) -> mx.array:
         """ids: (rows, length); returns (rows, length, hidden_size)."""
-        x = self.decoder.embed(self.shared(ids), positions(rows.offsets, ids.shape[1]))
+        x = self.decoder.embed(self.shared(ids), positions(batch.offsets, ids.shape[1]))
         for layer in self._decoder_layers:
-            x = layer(x, rows)
+            x = layer(x, batch)
         return self.decoder.normed(x)
 
 
@@ -190,9 +193,9 @@ class EncoderDecoderLM(EncoderDecoder):
         """Keys and values of the source for every decoder layer. ids: (1, length)."""
         return self.model.encode(ids)
 
-    def __call__(self, ids: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, ids: mx.array, batch: Batch) -> mx.array:
         """ids: (rows, length) integers; returns (rows, length, hidden_size)."""
-        return self.model.decode(ids, rows)
+        return self.model.decode(ids, batch)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """(..., hidden_size) to (..., vocab_size)."""

@@ -17,22 +17,22 @@ from engine.layers.panels import Multiplication
 Norm = Callable[[mx.array], mx.array]
 
 
-class Branch(Module):
+class ResidualBranch(Module):
     """Base of the parts of a block that add their result to the block's input by themselves."""
 
-    def onto(self, x: mx.array, norm: Norm, *context: Any) -> mx.array:
+    def add_to(self, x: mx.array, norm: Norm, *context: Any) -> mx.array:
         """x + self(norm(x), *context)."""
         raise NotImplementedError
 
 
 def add_branch(x: mx.array, branch: Callable[..., mx.array], norm: Norm, *context: Any) -> mx.array:
     """x + branch(norm(x), *context)."""
-    if isinstance(branch, Branch):
-        return branch.onto(x, norm, *context)
+    if isinstance(branch, ResidualBranch):
+        return branch.add_to(x, norm, *context)
     return x + branch(norm(x), *context)
 
 
-class Together:
+class FusedProjections:
     """Projections of one input, in one call where their weights lie in one layout.
 
     They are looked at when they are first used: their weights are then where they stay.
@@ -62,7 +62,7 @@ class Together:
         first, second = self._linears
         return ACTIVATIONS[activation](first(x)) * second(x)
 
-    def onto(self, residual: mx.array, x: mx.array) -> mx.array:
+    def add_to(self, residual: mx.array, x: mx.array) -> mx.array:
         """residual + the one projection of x."""
         call = self._one_call()
         return residual + self._linears[0](x) if call is None else call(x, residual=residual)[0]

@@ -1,21 +1,21 @@
-"""Matrix products with dense or packed weights: the seam between the architectures and the kernels."""
+"""Matrix products with dense or quantised weights: the seam between the architectures and the kernels."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import mlx.core as mx
 
 from engine.checkpoint.checkpoint import Quantization
 from engine.device import Device
 from engine.layers.module import Module
-from engine.layers.panels import Multiplication, PanelLayout, can_pack
+from engine.layers.panels import Multiplication, PanelLayout, has_kernels
+from engine.native.kernels import Kernels
 
 
 class Weight(Module):
-    """A matrix of `rows` times `columns`, or a stack of them, dense or packed in MLX's quantised layout.
+    """A matrix of `rows` times `columns`, or a stack of them, dense or quantised as MLX does it.
 
-    weight: (..., rows, columns) in a float type; packed, (..., rows, columns * bits / 32) uint32
-    scales, biases: (..., rows, columns / group_size), where it is packed; biases in affine mode only
+    weight: (..., rows, columns) in a float type; quantised, (..., rows, columns * bits / 32) uint32
+    scales, biases: (..., rows, columns / group_size), where it is quantised; biases in affine mode only
     With native kernels, `weight` holds all of it in panels (engine.layers.panels).
     """
 
@@ -29,8 +29,8 @@ class Weight(Module):
         self._shape = shape
         self.weight = mx.zeros(shape)
 
-    def expect_packed(self, quantization: Quantization) -> None:
-        """Expect the packed arrays of this quantisation at loading instead of a dense weight."""
+    def expect_quantized(self, quantization: Quantization) -> None:
+        """Expect the arrays of this quantisation at loading instead of a dense weight."""
         *rows, columns = self.weight.shape
         groups = columns // quantization.group_size
         self._quantization = quantization
@@ -41,7 +41,7 @@ class Weight(Module):
 
     @property
     def quantization(self) -> Quantization | None:
-        """How its loaded arrays are packed; None where they are dense."""
+        """The quantisation of its loaded arrays; None where they are dense."""
         return self._quantization
 
     @property
@@ -49,8 +49,8 @@ class Weight(Module):
         """Values in a row."""
         return self._shape[-1]
 
-    def pack_anew(self, quantization: Quantization) -> None:
-        """Pack loaded values, dense or packed before, in this way; at once, so that the old ones can go."""
+    def quantize_anew(self, quantization: Quantization) -> None:
+        """Quantise loaded values, dense or quantised before, in this way; at once, so that the old ones can go."""
         values = self.weight
         if self._quantization is not None:
             biases = None if self.biases is None else self.biases.astype(mx.float32)
@@ -68,7 +68,7 @@ class Weight(Module):
     def prepare(self, device: Device) -> None:
         """Bring loaded arrays into the form this device computes with."""
         if device.native is not None:
-            self._pack(device.native)
+            self._lay_out(device.native)
         elif self._quantization is None:
             self.weight = device.in_precision(self.weight)
         elif device.expands:
@@ -118,24 +118,24 @@ class Weight(Module):
             self.weight[ids], self.scales[ids], biases, group_size=q.group_size, bits=q.bits, mode=q.mode
         )
 
-    def _pack(self, kernels: Any) -> None:
-        # Each weight is packed at once, so that only one of them is in memory twice.
-        if self._quantization is not None and not can_pack(self._quantization):
+    def _lay_out(self, kernels: Kernels) -> None:
+        # Each weight is laid out at once, so that only one of them is in memory twice.
+        if self._quantization is not None and not has_kernels(self._quantization):
             self._expand()
         q = self._quantization
         rows, columns = self._shape[-2:]
         if q is None:
             self._panels = PanelLayout(kernels, rows, columns, self.weight.dtype, None)
-            self.weight = self._panels.pack(self.weight)
+            self.weight = self._panels.panels(self.weight)
         else:
             self._panels = PanelLayout(kernels, rows, columns, self.scales.dtype, q)
-            self.weight = self._panels.pack(self.weight, self.scales, self.biases)
+            self.weight = self._panels.panels(self.weight, self.scales, self.biases)
             self.biases = None
             del self.scales
         mx.eval(self.weight)
 
     def _expand(self) -> None:
-        # MLX's packed product on x86 runs at about 2 GFLOP/s; a float32 copy with a BLAS is the quicker exact form.
+        # MLX's quantised product on x86 runs at about 2 GFLOP/s; a float32 copy with a BLAS is the quicker exact form.
         if self.biases is not None:
             self.scales, self.biases = self.scales.astype(mx.float32), self.biases.astype(mx.float32)
         rows = mx.arange(self.weight.shape[0])

@@ -3,20 +3,20 @@
 import mlx.core as mx
 
 from engine.layers.activations import activate
-from engine.layers.fused import Branch, Norm, Together
+from engine.layers.fused import FusedProjections, Norm, ResidualBranch
 from engine.layers.linear import Linear
 from engine.layers.module import Module
 
 
-class GatedMLP(Branch):
+class GatedMLP(ResidualBranch):
     """down(activation(gate(x)) * up(x)) (Shazeer 2020, arXiv:2002.05202). x: (..., hidden_size)."""
 
     def __init__(self, hidden_size: int, inner_size: int, activation: str, *, bias: bool = False) -> None:
         self.gate_proj = Linear(hidden_size, inner_size, bias=bias)
         self.up_proj = Linear(hidden_size, inner_size, bias=bias)
         self.down_proj = Linear(inner_size, hidden_size, bias=bias)
-        self._widen = Together(self.gate_proj, self.up_proj)
-        self._narrow = Together(self.down_proj)
+        self._widen = FusedProjections(self.gate_proj, self.up_proj)
+        self._narrow = FusedProjections(self.down_proj)
         self._activation = activation
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -26,9 +26,9 @@ class GatedMLP(Branch):
         """What stands between the projections, for norm(x): (..., inner_size)."""
         return self._widen.gate(x, self._activation, norm)
 
-    def onto(self, x: mx.array, norm: Norm) -> mx.array:
+    def add_to(self, x: mx.array, norm: Norm) -> mx.array:
         """x + self(norm(x))."""
-        return self._narrow.onto(x, self.inner(x, norm))
+        return self._narrow.add_to(x, self.inner(x, norm))
 
 
 class MLP(Module):

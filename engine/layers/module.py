@@ -7,12 +7,13 @@ import mlx.core as mx
 
 from engine.cache.spec import CacheSpec
 from engine.device import Device
+from engine.native.kernels import Kernels
 
 
 class Module:
     """Base of every layer. Public attributes that are arrays, modules or lists of modules make up the tree."""
 
-    _native: Any = None  # the kernels of the device it is prepared on, where there are some
+    _native: Kernels | None = None  # the kernels of the device it is prepared on, where there are some
 
     def prepare(self, device: Device) -> None:
         """Bring loaded arrays into the form this device computes with, and learn its kernels."""

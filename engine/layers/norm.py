@@ -23,14 +23,13 @@ class RMSNorm(Module):
 
     @property
     def factors(self) -> mx.array:
-        """What the normalised vector is multiplied with: (size,)."""
+        """Factors of the normalised vector: (size,)."""
         return self.weight
 
     def __call__(self, x: mx.array) -> mx.array:
         if self._native is None or x.dtype != mx.float32:
             return mx.fast.rms_norm(x, self.factors, self._eps)
-        normed: mx.array = self._native.rms_norm(x, self.factors, self._eps)
-        return normed
+        return self._native.rms_norm(x, self.factors, self._eps)
 
 
 class UnitOffsetRMSNorm(RMSNorm):
@@ -43,7 +42,7 @@ class UnitOffsetRMSNorm(RMSNorm):
 
     @property
     def factors(self) -> mx.array:
-        """What the normalised vector is multiplied with: (size,)."""
+        """Factors of the normalised vector: (size,)."""
         return self._factors
 
 
@@ -64,5 +63,4 @@ class LayerNorm(Module):
         bias = self.bias if self._biased else None
         if self._native is None or x.dtype != mx.float32:
             return mx.fast.layer_norm(x, self.weight, bias, self._eps)
-        normed: mx.array = self._native.layer_norm(x, self.weight, bias, self._eps)
-        return normed
+        return self._native.layer_norm(x, self.weight, bias, self._eps)

@@ -1,4 +1,4 @@
-"""Weights in the layout of the native kernels: what is in the array, and which kernel reads it."""
+"""Weights in the layout of the native kernels: panels, and the kernel that reads them. Knows no layers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from engine.checkpoint.checkpoint import Quantization
+from engine.native.kernels import Kernels
 
 _GROUP_SIZES = (32, 64, 128)
 _AFFINE_BITS = (2, 3, 4, 5, 6, 8)
@@ -23,7 +24,7 @@ class Multiplication(Protocol):
         residual: mx.array | None = None,
         activation: str | None = None,
     ) -> list[mx.array]:
-        """Multiply, and in the same call do what stands around it.
+        """Multiply, and in one call normalise before, gate, and add after.
 
         norm, eps: x goes through a root-mean-square norm first; norm is (columns,)
         residual: added to the one result
@@ -31,7 +32,7 @@ class Multiplication(Protocol):
         """
 
 
-def can_pack(quantization: Quantization) -> bool:
+def has_kernels(quantization: Quantization) -> bool:
     """True when there are kernels for this quantisation."""
     if quantization.mode == "affine":
         return quantization.bits in _AFFINE_BITS and quantization.group_size in _GROUP_SIZES
@@ -40,13 +41,13 @@ def can_pack(quantization: Quantization) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PanelLayout:
-    """What an array of panels holds: (..., rows / 16, bytes) uint8 for a weight of (..., rows, columns).
+    """The contents of an array of panels: (..., rows / 16, bytes) uint8 for a weight of (..., rows, columns).
 
-    dtype: of dense values, or of the scales of packed ones
+    dtype: of dense values, or of the scales of quantised ones
     quantization: None where the values are dense
     """
 
-    kernels: Any
+    kernels: Kernels
     rows: int
     columns: int
     dtype: mx.Dtype
@@ -56,15 +57,12 @@ class PanelLayout:
         """True when two weights can be multiplied in one call."""
         return other is not None and self._arguments == other._arguments
 
-    def pack(self, weight: mx.array, scales: mx.array | None = None, biases: mx.array | None = None) -> mx.array:
-        """Panels of a dense weight, or of MLX's packed arrays."""
+    def panels(self, weight: mx.array, scales: mx.array | None = None, biases: mx.array | None = None) -> mx.array:
+        """Panels of a dense weight, or of MLX's quantised arrays."""
         q = self.quantization
-        panels: mx.array = (
-            self.kernels.panels_of_dense(weight)
-            if q is None
-            else self.kernels.panels_of_quantized(weight, scales, biases, q.group_size, q.bits, q.mode)
-        )
-        return panels
+        if q is None or scales is None:
+            return self.kernels.panels_of_dense(weight)
+        return self.kernels.panels_of_quantized(weight, scales, biases, q.group_size, q.bits, q.mode)
 
     def multiplication(
         self, panels: Sequence[mx.array], rows: Sequence[int], biases: Sequence[mx.array | None]
@@ -80,8 +78,7 @@ class PanelLayout:
             residual: mx.array | None = None,
             activation: str | None = None,
         ) -> list[mx.array]:
-            products: list[mx.array] = kernel(x, *fixed, norm, eps, residual, activation)
-            return products
+            return kernel(x, *fixed, norm, eps, residual, activation)
 
         return multiply
 
@@ -89,14 +86,12 @@ class PanelLayout:
         """x @ stack[chosen].T: x (..., 1 or n, 1, columns), chosen (..., n) to (..., n, 1, rows)."""
         dense = self.quantization is None
         kernel = self.kernels.multiply_dense_chosen if dense else self.kernels.multiply_quantized_chosen
-        products: mx.array = kernel(x, stack, chosen, self.rows, *self._arguments)
-        return products
+        return kernel(x, stack, chosen, self.rows, *self._arguments)
 
     def take(self, panels: mx.array, ids: mx.array) -> mx.array:
         """Rows by number, in float32: (...) integers to (..., columns)."""
         kernel = self.kernels.take_dense if self.quantization is None else self.kernels.take_quantized
-        rows: mx.array = kernel(panels, ids, self.rows, *self._arguments)
-        return rows
+        return kernel(panels, ids, self.rows, *self._arguments)
 
     @property
     def _arguments(self) -> tuple[Any, ...]:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from engine.attention.attend_rows import Rotation
+from engine.attention.rotation import Rotation
 from engine.config import RopeSpec
+
+_MOST_ROTATIONS = 64  # of different lengths that are kept
 
 
 class Rope:
@@ -21,10 +23,7 @@ class Rope:
         self._interleaved = interleaved
         self._magnitude = _magnitude(spec)
         self._by_length = spec.kind in ("dynamic", "longrope")
-        self._periods = None if self._by_length or spec.kind == "default" else mx.array(_periods(spec, 0))
-        self._periods_of_length: dict[int, mx.array] = {}
-        plain = mx.array(_periods(spec, 0)) if self._periods is None else self._periods
-        self._rotation = Rotation(plain, 0, interleaved, self._magnitude)
+        self._rotations: dict[int, Rotation] = {}
 
     def __call__(self, x: mx.array, offsets: int | mx.array, planned_lengths: Sequence[int]) -> mx.array:
         """Rotate queries or keys.
@@ -33,48 +32,38 @@ class Rope:
         offsets: position of the first token, one for all rows or (rows,)
         planned_lengths: tokens each row may reach
         """
-        if not self._by_length:
-            return self._rotate(x, offsets, self._periods)
-        if len(planned_lengths) == 1:
-            return self._rotate(x, offsets, self._periods_for(planned_lengths[0]))
+        rotation = self.rotation(planned_lengths)
+        if rotation is not None:
+            return rotation.at(offsets).apply(x)
         starts = [offsets] * len(planned_lengths) if isinstance(offsets, int) else list(offsets)
         rotated = [
-            self._rotate(x[i : i + 1], starts[i], self._periods_for(length)) for i, length in enumerate(planned_lengths)
+            self._rotation_for(length).at(starts[i]).apply(x[i : i + 1]) for i, length in enumerate(planned_lengths)
         ]
         return mx.concatenate(rotated, axis=0)
 
-    def turn(self, planned_lengths: Sequence[int]) -> Rotation | None:
-        """The rotation as a value, for rows at position 0; None where the rows turn at different speeds."""
+    def rotation(self, planned_lengths: Sequence[int]) -> Rotation | None:
+        """The rotation as a value, for rows at position 0; None where the rows rotate at different speeds."""
         if not self._by_length:
-            return self._rotation
-        periods = {id(found): found for found in (self._periods_for(length) for length in planned_lengths)}
-        if len(periods) > 1:
-            return None
-        return Rotation(next(iter(periods.values())), 0, self._interleaved, self._magnitude)
+            return self._rotation_for(0)
+        found = {id(each): each for each in map(self._rotation_for, planned_lengths)}
+        return next(iter(found.values())) if len(found) == 1 else None
 
-    def _rotate(self, x: mx.array, offsets: int | mx.array, periods: mx.array | None) -> mx.array:
-        if self._magnitude != 1.0:
-            x = self._magnify(x)
-        base = self._spec.base if periods is None else None
-        return mx.fast.rope(
-            x, self._spec.dims, traditional=self._interleaved, base=base, scale=1.0, offset=offsets, freqs=periods
-        )
+    def _rotation_for(self, length: int) -> Rotation:
+        key = self._length_class(length)
+        if key not in self._rotations:
+            if len(self._rotations) > _MOST_ROTATIONS:
+                self._rotations.clear()
+            periods = mx.array(_periods(self._spec, length))
+            self._rotations[key] = Rotation(periods, 0, self._interleaved, self._magnitude)
+        return self._rotations[key]
 
-    def _magnify(self, x: mx.array) -> mx.array:
-        if self._spec.dims == x.shape[-1]:
-            return x * self._magnitude
-        rotated = x[..., : self._spec.dims] * self._magnitude
-        return mx.concatenate([rotated, x[..., self._spec.dims :]], axis=-1)
-
-    def _periods_for(self, length: int) -> mx.array:
-        key = length if self._spec.kind == "dynamic" else int(length > self._spec.original_length)
-        if self._spec.kind == "dynamic" and length <= self._spec.original_length:
-            key = 0
-        if key not in self._periods_of_length:
-            if len(self._periods_of_length) > 64:
-                self._periods_of_length.clear()
-            self._periods_of_length[key] = mx.array(_periods(self._spec, length))
-        return self._periods_of_length[key]
+    def _length_class(self, length: int) -> int:
+        """One number for all lengths that share their periods."""
+        if not self._by_length:
+            return 0
+        if self._spec.kind == "longrope":
+            return int(length > self._spec.original_length)
+        return length if length > self._spec.original_length else 0
 
 
 def _periods(spec: RopeSpec, length: int) -> list[float]:

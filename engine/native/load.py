@@ -11,12 +11,13 @@ import mlx.core  # noqa: F401  # the kernels' module needs its library and its t
 
 from engine.errors import KernelsUnavailable
 from engine.native.build import MODULE_NAME, Target, build
+from engine.native.kernels import Kernels
 
 MLX_VERSION = "0.32.4"
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
-def load_kernels(target: Target = "native", *, threads: int | None = None, checked: bool = False) -> Any:
+def load_kernels(target: Target = "native", *, threads: int | None = None, checked: bool = False) -> Kernels:
     """The extension module, compiled first where the cache does not have it.
 
     threads: that compute one operation; None is one per usable CPU
@@ -25,7 +26,7 @@ def load_kernels(target: Target = "native", *, threads: int | None = None, check
     installed = version("mlx")
     if installed != MLX_VERSION:
         raise KernelsUnavailable(f"they need MLX {MLX_VERSION}, not {installed}")
-    kernels = _import(build(target, checked=checked))
+    kernels: Kernels = _import(build(target, checked=checked))
     kernels.set_threads(threads or usable_cpus())
     return kernels
 

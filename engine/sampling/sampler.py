@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from engine.native.kernels import Kernels
 from engine.sampling.grammar import FORCED_TOKENS, GrammarRow
 from engine.sampling.params import SamplingParams
 from engine.sampling.scores import score
@@ -163,7 +164,7 @@ class Sampled:
         return [self.tokens, *(array for array in optional if array is not None)]
 
 
-def sample(logits: mx.array, rows: Sequence[SamplerRow], kernels: Any = None) -> Sampled:
+def sample(logits: mx.array, rows: Sequence[SamplerRow], kernels: Kernels | None = None) -> Sampled:
     """One token per row.
 
     logits: (rows, vocab_size) in any float type
@@ -257,19 +258,16 @@ def bad_endings(tokens: Sequence[int], sequences: Sequence[tuple[int, ...]]) -> 
     return [each[-1] for each in sequences if tuple(tokens[max(0, len(tokens) + 1 - len(each)) :]) == each[:-1]]
 
 
-def _choose_natively(kernels: Any, logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
+def _choose_natively(kernels: Kernels, logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
     """Choose tokens with the kernels, in one pass over the vocabulary."""
-    tokens: mx.array
     if all(row.greedy for row in rows):
-        tokens, _ = kernels.choose(logits)
-        return tokens
+        return kernels.choose(logits)[0]
     temperature = mx.array([0.0 if row.greedy else row.params.temperature for row in rows])
     top_k = mx.array([max(row.params.top_k, 0) for row in rows])
     top_p = mx.array([row.params.top_p for row in rows])
     min_p = mx.array([row.params.min_p for row in rows])
     uniform = mx.array([0.0 if row.greedy else row.uniform() for row in rows])
-    tokens = kernels.draw(logits, temperature, top_k, top_p, min_p, uniform)
-    return tokens
+    return kernels.draw(logits, temperature, top_k, top_p, min_p, uniform)
 
 
 def _truncate(probabilities: mx.array, params: Sequence[SamplingParams]) -> mx.array:
@@ -300,7 +298,7 @@ def _rank_threshold(probabilities: mx.array, params: Sequence[SamplingParams]) -
     return mx.take_along_axis(ordered, last, axis=-1)
 
 
-def _with_logprobs(raw: mx.array, tokens: mx.array, rows: Sequence[SamplerRow], kernels: Any) -> Sampled:
+def _with_logprobs(raw: mx.array, tokens: mx.array, rows: Sequence[SamplerRow], kernels: Kernels | None) -> Sampled:
     asking = tuple(index for index, row in enumerate(rows) if row.params.logprobs is not None)
     if not asking:
         return Sampled(tokens)

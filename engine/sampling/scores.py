@@ -6,6 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.native.kernels import Kernels
 from engine.requests import SampledToken
 
 _MOST_CANDIDATES = 64  # that a kernel finds
@@ -40,7 +41,7 @@ class Scores:
         return [SampledToken(*each) for each in zip(ids, logprobs, tops, strict=True)]
 
 
-def score(logits: mx.array, tokens: mx.array, count: int, kernels: Any) -> Scores:
+def score(logits: mx.array, tokens: mx.array, count: int, kernels: Kernels | None) -> Scores:
     """The log-probability of each token, and the `count` most likely tokens in its place.
 
     logits: (n, vocab_size) float32
@@ -68,7 +69,7 @@ def score_prompt(
     tokens: Sequence[int],
     count: int,
     vocab_size: int,
-    kernels: Any,
+    kernels: Kernels | None,
 ) -> list[Scores]:
     """Score tokens of a prompt as `score` does, in pieces: the logits of a long one would fill the memory.
 

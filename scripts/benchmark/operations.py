@@ -9,12 +9,15 @@ Sizes are those of a model of 135 million parameters: 9 heads over 3 key heads o
 import argparse
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
 
 import mlx.core as mx
 
-from engine.attention.attend_rows import KVLocation, Rotation, Scoring, attend_rows
+from engine.attention.attend_cached import KVLocation, attend_cached
+from engine.attention.heads import split_heads
+from engine.attention.options import AttentionOptions
+from engine.attention.rotation import Rotation
 from engine.device import prepare_device
+from engine.native.kernels import Kernels
 from engine.sampling.params import SamplingParams
 from engine.sampling.sampler import SamplerRow, sample
 
@@ -33,7 +36,7 @@ def microseconds(call: Call, calls: int) -> float:
     return min(rounds) / calls * 1e6
 
 
-def pointwise(kernels: Any, rows: int) -> dict[str, tuple[Call, Call, int]]:
+def pointwise(kernels: Kernels, rows: int) -> dict[str, tuple[Call, Call, int]]:
     """Operations that know no other positions: (MLX's, ours, calls per round)."""
     x, weight = mx.random.normal((rows, 1, HIDDEN)), mx.ones((HIDDEN,))
     gate, up = mx.random.normal((rows, 1, INNER)), mx.random.normal((rows, 1, INNER))
@@ -57,7 +60,7 @@ def pointwise(kernels: Any, rows: int) -> dict[str, tuple[Call, Call, int]]:
     }
 
 
-def attention(kernels: Any, rows: int, context: int) -> dict[str, tuple[Call, Call, int]]:
+def attention(kernels: Kernels, rows: int, context: int) -> dict[str, tuple[Call, Call, int]]:
     """Rotation of queries and keys, storing and attention together."""
     queries, keys = mx.random.normal((rows, 1, HEADS * HEAD_DIM)), mx.random.normal((rows, 1, KV_HEADS * HEAD_DIM))
     periods = mx.array([10_000 ** (2 * i / HEAD_DIM) for i in range(HEAD_DIM // 2)])
@@ -69,27 +72,35 @@ def attention(kernels: Any, rows: int, context: int) -> dict[str, tuple[Call, Ca
     }
     mx.eval(queries, keys, planes)
 
-    def layer(name: str, native: Any) -> mx.array:
-        own = planes[name].pop(0)
-        found, own = attend_rows(native, queries, own, (keys, keys), location, Scoring(0.125), rotation)
-        planes[name].append(own)
+    def layer_in_operations() -> mx.array:
+        own = planes["MLX"].pop(0)
+        split = [rotation.apply(split_heads(x, x.shape[-1] // HEAD_DIM)) for x in (queries, keys)]
+        for plane in own:
+            plane[mx.arange(rows), :, rotation.offsets] = split[1][:, :, 0]
+        planes["MLX"].append(own)
+        return mx.fast.scaled_dot_product_attention(split[0], *own, scale=0.125)
+
+    def layer() -> mx.array:
+        own = planes["ours"].pop(0)
+        found, own = attend_cached(kernels, queries, own, (keys, keys), location, AttentionOptions(0.125), rotation)
+        planes["ours"].append(own)
         return found
 
     return {
-        f"rotation and attention, {context} keys": (lambda: layer("MLX", None), lambda: layer("ours", kernels), LAYERS),
+        f"rotation and attention, {context} keys": (layer_in_operations, layer, LAYERS),
     }
 
 
-def prefill(kernels: Any) -> dict[str, tuple[Call, Call, int]]:
+def prefill(kernels: Kernels) -> dict[str, tuple[Call, Call, int]]:
     """Causal attention of a prompt to itself."""
     queries = mx.random.normal((1, HEADS, PREFILL, HEAD_DIM))
     planes = [mx.random.normal((1, KV_HEADS, PREFILL, HEAD_DIM)) for _ in range(2)]
     mx.eval(queries, planes)
-    location, scoring = KVLocation(0, 0, PREFILL), Scoring(0.125)
+    location, options = KVLocation(0, 0, PREFILL), AttentionOptions(0.125)
     return {
         f"attention of {PREFILL} tokens": (
             lambda: mx.fast.scaled_dot_product_attention(queries, *planes, scale=0.125, mask="causal"),
-            lambda: attend_rows(kernels, queries, planes, [], location, scoring)[0],
+            lambda: attend_cached(kernels, queries, planes, [], location, options)[0],
             1,
         )
     }

@@ -39,7 +39,7 @@ def quantized_product(kernels, shape: tuple[int, int], rows: int, bits: int) -> 
     layout = PanelLayout(kernels, *shape, mx.float16, quantization)
     packed = mx.random.randint(0, 2**31 - 1, (shape[0], shape[1] * bits // 32)).astype(mx.uint32)
     scales = mx.full((shape[0], shape[1] // GROUP_SIZE), 0.01, mx.float16)
-    panels = layout.pack(packed, scales, scales)
+    panels = layout.panels(packed, scales, scales)
     x = mx.random.normal((rows, shape[1]))
     mx.eval(panels, x)
     multiply = layout.multiplication([panels], [shape[0]], [None])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from engine import Engine
-from engine.attention.whole_rows import WholeRows
+from engine.attention.uncached_batch import UncachedBatch
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.device import prepare_device
 from engine.engine import EngineSettings
@@ -26,8 +26,8 @@ def model_path(long_model):
 def expected(model_path) -> np.ndarray:
     """Log-probabilities of every token at every place, of one pass over the whole prompt."""
     model = build_model(open_checkpoint(model_path), prepare_device("native", None), None)
-    rows = WholeRows(model.windows, [len(PROMPT)])
-    logits = model.logits(model(mx.array([PROMPT]), rows)[0]).astype(mx.float32)
+    batch = UncachedBatch(model.windows, [len(PROMPT)])
+    logits = model.logits(model(mx.array([PROMPT]), batch)[0]).astype(mx.float32)
     return np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
 
 

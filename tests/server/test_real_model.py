@@ -11,7 +11,7 @@ import openai
 import psutil
 import pytest
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.layout import Dense
 from engine.cache.slots import lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
@@ -112,8 +112,8 @@ def direct_logprobs(path: Path, ids: list[int]) -> np.ndarray:
     """Of every token at every place, of one pass over all ids in this process: (ids, vocab_size)."""
     device = prepare_device("native", None)
     model = build_model(open_checkpoint(path), device, None)
-    rows = Rows([lone_slot(model.cache, Dense(), len(ids), kernels=device.native)])
-    logits = np.array(model.logits(model(mx.array([ids]), rows)[0]).astype(mx.float32), np.float64)
+    batch = Batch([lone_slot(model.cache, Dense(), len(ids), kernels=device.native)])
+    logits = np.array(model.logits(model(mx.array([ids]), batch)[0]).astype(mx.float32), np.float64)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 

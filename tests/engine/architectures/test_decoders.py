@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.kv_budget import KVBudget, TokenBytes
 from engine.cache.layout import Dense
 from engine.cache.slots import Slot, SlotPool, lone_slot
@@ -44,9 +44,9 @@ def new_slot(case) -> Slot:
 
 
 def forward(model: CausalModel, ids: np.ndarray, slot: Slot) -> np.ndarray:
-    rows = Rows([slot])
-    hidden = model(mx.array(ids)[None], rows)
-    rows.advance(len(ids))
+    batch = Batch([slot])
+    hidden = model(mx.array(ids)[None], batch)
+    batch.advance(len(ids))
     return np.array(model.logits(hidden)[0])
 
 
@@ -93,9 +93,9 @@ def test_rows_of_different_lengths_decode_together_as_they_do_alone(case):
     pool.release(slots.pop(2))
     lengths.pop(2)
     for step in range(3):
-        rows = Rows(slots)
-        hidden = model(mx.array([[int(ids[length + step])] for length in lengths]), rows)
-        rows.advance(1)
+        batch = Batch(slots)
+        hidden = model(mx.array([[int(ids[length + step])] for length in lengths]), batch)
+        batch.advance(1)
         logits = np.array(model.logits(hidden)[:, 0])
         expected = case[3].reshape(len(ids), -1)[[length + step for length in lengths]]
         assert np.abs(logits - expected).max() <= TOLERANCE

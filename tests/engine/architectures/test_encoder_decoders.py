@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine import Engine
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.layout import Dense
 from engine.cache.slots import lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
@@ -48,9 +48,9 @@ def decode(path: Path, reference: dict[str, np.ndarray], sizes: list[int]) -> np
     slot, start, logits = lone_slot(model.cache, Dense(), 64, len(reference["input_ids"])), 0, []
     slot.store_source(model.encode(mx.array(reference["input_ids"])[None]))
     for size in sizes:
-        rows = Rows([slot])
-        hidden = model(mx.array(reference["decoder_input_ids"][start : start + size])[None], rows)
-        rows.advance(size)
+        batch = Batch([slot])
+        hidden = model(mx.array(reference["decoder_input_ids"][start : start + size])[None], batch)
+        batch.advance(size)
         logits.append(np.array(model.logits(hidden)[0]))
         start += size
     return np.concatenate(logits)

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.layout import Dense
 from engine.cache.slots import lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
@@ -187,8 +187,8 @@ def compute(folder: Path, inputs: dict[str, mx.array], device: Device) -> np.nda
     slot = lone_slot(model.cache, Dense(), ids.shape[1] + 1, inputs["input_ids"].shape[1])
     if isinstance(model, EncoderDecoder):
         slot.store_source(model.encode(inputs["input_ids"]))
-    rows = Rows([slot])
-    hidden = model(ids, rows)
+    batch = Batch([slot])
+    hidden = model(ids, batch)
     return np.array(model.logits(hidden)[0].astype(mx.float32))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, quants
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.layout import Dense
 from engine.cache.slots import lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
@@ -58,7 +58,7 @@ def widened(file):
 def logits(path, device):
     model = build_model(open_checkpoint(path), device)
     ids = mx.array([[3, 1, 4, 1, 5, 9, 2, 6]])
-    return np.array(model.logits(model(ids, Rows([lone_slot(model.cache, Dense(), 9)]))).astype(mx.float32))
+    return np.array(model.logits(model(ids, Batch([lone_slot(model.cache, Dense(), 9)]))).astype(mx.float32))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.attention.whole_rows import WholeRows
+from engine.attention.uncached_batch import UncachedBatch
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.checkpoint.load import load_tensors
 from engine.compression.prune import PruningSettings, prune
@@ -54,7 +54,7 @@ def logits(model, layers=None) -> np.ndarray:
     stack = layers_of(model, "")
     whole = list(stack)
     stack[:] = whole if layers is None else [whole[layer] for layer in layers]
-    hidden = model(mx.array(IDS)[None], WholeRows(model.windows, [len(IDS)]))
+    hidden = model(mx.array(IDS)[None], UncachedBatch(model.windows, [len(IDS)]))
     stack[:] = whole
     return np.array(model.logits(hidden)[0])
 

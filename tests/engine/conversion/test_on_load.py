@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.layout import Dense
 from engine.cache.slots import lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
 def logits(path, device, bits=None):
     model = build_model(open_checkpoint(path), device, bits=bits)
     ids = mx.array([[3, 1, 4, 1, 5, 9, 2, 6]])
-    return np.array(model.logits(model(ids, Rows([lone_slot(model.cache, Dense(), 9)]))).astype(mx.float32))
+    return np.array(model.logits(model(ids, Batch([lone_slot(model.cache, Dense(), 9)]))).astype(mx.float32))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.layout import Dense
 from engine.cache.slots import lone_slot
 from engine.device import prepare_device
@@ -33,9 +33,9 @@ def log_probabilities(decoder: LoadedDecoder, ids: list[int]) -> np.ndarray:
     """Of each next token, computed token by token as the server does."""
     slot, logits = lone_slot(decoder.model.cache, Dense(), len(ids)), []
     for token in ids[:-1]:
-        rows = Rows([slot])
-        hidden = decoder.model(mx.array([[token]]), rows)
-        rows.advance(1)
+        batch = Batch([slot])
+        hidden = decoder.model(mx.array([[token]]), batch)
+        batch.advance(1)
         logits.append(np.array(decoder.model.logits(hidden)[0, 0], np.float64))
     table = np.array(logits)
     table -= table.max(-1, keepdims=True)

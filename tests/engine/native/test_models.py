@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.cache.layout import Dense
 from engine.cache.slots import lone_slot
 from engine.checkpoint.checkpoint import open_checkpoint
@@ -35,8 +35,8 @@ def model_with(path: Path, kernels):
 
 
 def logits(model, ids: list[int]) -> np.ndarray:
-    rows = Rows([lone_slot(model.cache, Dense(), len(ids))])
-    return np.array(model.logits(model(mx.array(ids)[None], rows))[0])
+    batch = Batch([lone_slot(model.cache, Dense(), len(ids))])
+    return np.array(model.logits(model(mx.array(ids)[None], batch))[0])
 
 
 def test_the_starter_model_answers_as_its_dequantised_weights_do(starter_model):
