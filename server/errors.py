@@ -14,7 +14,7 @@ ApiError                     carries status, type, code, param and headers
 ├── ModelTooLarge            400  it needs more memory than models may take
 ├── ModelUnavailable         503  it failed to load, or its worker keeps dying
 ├── WorkerDied               503  the worker ended while the request waited or ran
-└── Refused                  by table; the worker's engine said no
+└── RequestRefused           by table; the worker's engine said no
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class ErrorEnvelope(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ErrorRow:
     """One line of the table: what HTTP says of one kind of failure."""
 
     status: int
@@ -52,19 +52,19 @@ class Row:
 
 # The engine's errors by class name, because a worker's errors arrive as names. Deterministic failures are not to be
 # retried: client libraries would run them three times.
-ENGINE_TABLE: dict[str, Row] = {
-    "CheckpointNotFound": Row(503, "server_error", "model_load_failed", {"x-should-retry": "false"}),
-    "CheckpointCorrupt": Row(503, "server_error", "model_load_failed", {"x-should-retry": "false"}),
-    "CheckpointUnsupported": Row(503, "server_error", "model_load_failed", {"x-should-retry": "false"}),
-    "ParameterInvalid": Row(400, "invalid_request_error", "invalid_value"),
-    "ContextLengthExceeded": Row(400, "invalid_request_error", "context_length_exceeded"),
-    "GrammarInvalid": Row(400, "invalid_request_error", "invalid_json_schema"),
-    "MemoryExceeded": Row(400, "invalid_request_error", "insufficient_memory"),
-    "TemplateFailed": Row(400, "invalid_request_error", "chat_template_error"),
-    "NotFinite": Row(500, "server_error", "internal_error", {"x-should-retry": "false"}),
-    "StepFailed": Row(500, "server_error", "internal_error"),
+ENGINE_TABLE: dict[str, ErrorRow] = {
+    "CheckpointNotFound": ErrorRow(503, "server_error", "model_load_failed", {"x-should-retry": "false"}),
+    "CheckpointCorrupt": ErrorRow(503, "server_error", "model_load_failed", {"x-should-retry": "false"}),
+    "CheckpointUnsupported": ErrorRow(503, "server_error", "model_load_failed", {"x-should-retry": "false"}),
+    "ParameterInvalid": ErrorRow(400, "invalid_request_error", "invalid_value"),
+    "ContextLengthExceeded": ErrorRow(400, "invalid_request_error", "context_length_exceeded"),
+    "GrammarInvalid": ErrorRow(400, "invalid_request_error", "invalid_json_schema"),
+    "MemoryExceeded": ErrorRow(400, "invalid_request_error", "insufficient_memory"),
+    "TemplateFailed": ErrorRow(400, "invalid_request_error", "chat_template_error"),
+    "NotFinite": ErrorRow(500, "server_error", "internal_error", {"x-should-retry": "false"}),
+    "StepFailed": ErrorRow(500, "server_error", "internal_error"),
 }
-INTERNAL = Row(500, "server_error", "internal_error")
+INTERNAL = ErrorRow(500, "server_error", "internal_error")
 INTERNAL_MESSAGE = "The server failed to answer this request. Its log says why."
 
 
@@ -82,13 +82,13 @@ class ApiError(Exception):
 class InvalidRequest(ApiError):
     """A value that cannot be honoured by any model."""
 
-    row = Row(400, "invalid_request_error", "invalid_value")
+    row = ErrorRow(400, "invalid_request_error", "invalid_value")
 
 
 class UnsupportedParameter(InvalidRequest):
     """A field of the API that this version knows and does not honour."""
 
-    row = Row(400, "invalid_request_error", "unsupported_parameter")
+    row = ErrorRow(400, "invalid_request_error", "unsupported_parameter")
 
     def __init__(self, param: str, reason: str = "") -> None:
         super().__init__(f"{param} is not supported{': ' + reason if reason else ''}.", param=param)
@@ -97,7 +97,7 @@ class UnsupportedParameter(InvalidRequest):
 class ThreadUnsupported(UnsupportedParameter):
     """A conversation of /messages that the server should keep. Clients that see the code send all of it instead."""
 
-    row = Row(400, "invalid_request_error", "thread_unsupported_request")
+    row = ErrorRow(400, "invalid_request_error", "thread_unsupported_request")
 
     def __init__(self) -> None:
         super().__init__("thread", "send the whole conversation")
@@ -112,7 +112,7 @@ _USES = {
 class WrongModelKind(ApiError):
     """The model does not do what this route is for. `kind` is the model's own."""
 
-    row = Row(400, "invalid_request_error", "unsupported_value")
+    row = ErrorRow(400, "invalid_request_error", "unsupported_value")
 
     def __init__(self, name: str, kind: str) -> None:
         own = _USES.get(kind, "writes text and nothing else: use /v1/chat/completions or /v1/completions")
@@ -122,7 +122,7 @@ class WrongModelKind(ApiError):
 class ModelNotFound(ApiError):
     """No served model has this name."""
 
-    row = Row(404, "invalid_request_error", "model_not_found")
+    row = ErrorRow(404, "invalid_request_error", "model_not_found")
 
     def __init__(self, available: tuple[str, ...]) -> None:
         super().__init__(f"This model is not served here. Available: {', '.join(available)}.", param="model")
@@ -131,7 +131,7 @@ class ModelNotFound(ApiError):
 class ResponseNotFound(ApiError):
     """No response of that id is kept."""
 
-    row = Row(404, "invalid_request_error", "response_not_found")
+    row = ErrorRow(404, "invalid_request_error", "response_not_found")
 
     def __init__(self, param: str | None = None) -> None:
         super().__init__("No response of that id is kept here; it may have been forgotten.", param=param)
@@ -140,7 +140,7 @@ class ResponseNotFound(ApiError):
 class PreviousResponseNotFound(ResponseNotFound):
     """A request wants to go on from a response that is not kept."""
 
-    row = Row(400, "invalid_request_error", "previous_response_not_found")
+    row = ErrorRow(400, "invalid_request_error", "previous_response_not_found")
 
     def __init__(self) -> None:
         super().__init__("previous_response_id")
@@ -149,7 +149,7 @@ class PreviousResponseNotFound(ResponseNotFound):
 class ShuttingDown(ApiError):
     """The server finishes what it has begun and takes nothing new."""
 
-    row = Row(503, "server_error", "server_overloaded", {"retry-after": "5", "connection": "close"})
+    row = ErrorRow(503, "server_error", "server_overloaded", {"retry-after": "5", "connection": "close"})
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down.")
@@ -158,7 +158,7 @@ class ShuttingDown(ApiError):
 class Overloaded(ApiError):
     """As many requests as allowed are running or waiting."""
 
-    row = Row(503, "server_error", "server_overloaded")
+    row = ErrorRow(503, "server_error", "server_overloaded")
 
     def __init__(self, limit: int, retry_seconds: int) -> None:
         super().__init__(
@@ -170,7 +170,7 @@ class Overloaded(ApiError):
 class ModelLoading(ApiError):
     """The model is still being read after the longest time a request waits for it."""
 
-    row = Row(503, "server_error", "server_overloaded", {"retry-after": "10"})
+    row = ErrorRow(503, "server_error", "server_overloaded", {"retry-after": "10"})
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} is still loading.")
@@ -179,7 +179,7 @@ class ModelLoading(ApiError):
 class ModelTooLarge(ApiError):
     """The model will not fit, whoever leaves. Sizes are bytes; pinned_bytes: of models that never leave."""
 
-    row = Row(400, "invalid_request_error", "insufficient_memory", {"x-should-retry": "false"})
+    row = ErrorRow(400, "invalid_request_error", "insufficient_memory", {"x-should-retry": "false"})
 
     def __init__(self, name: str, needed_bytes: int, budget_bytes: int, pinned_bytes: int = 0) -> None:
         pinned = f", of which pinned models hold {_gigabytes(pinned_bytes)}" if pinned_bytes else ""
@@ -199,7 +199,7 @@ def _gigabytes(num_bytes: int) -> str:
 class ModelUnavailable(ApiError):
     """The model cannot be had until somebody looks after it."""
 
-    row = Row(503, "server_error", "model_load_failed", {"x-should-retry": "false"})
+    row = ErrorRow(503, "server_error", "model_load_failed", {"x-should-retry": "false"})
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name} is not available: {reason}")
@@ -208,13 +208,13 @@ class ModelUnavailable(ApiError):
 class WorkerDied(ApiError):
     """The worker process ended; another one takes its place."""
 
-    row = Row(503, "server_error", "worker_died", {"retry-after": "1"})
+    row = ErrorRow(503, "server_error", "worker_died", {"retry-after": "1"})
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The process that runs {name} ended unexpectedly. It is being started again.")
 
 
-class Refused(ApiError):
+class RequestRefused(ApiError):
     """The engine in the worker did not take the request. `kind` is the name of the engine's error class."""
 
     def __init__(self, kind: str, message: str, param: str) -> None:
@@ -222,7 +222,7 @@ class Refused(ApiError):
         super().__init__(message if kind in ENGINE_TABLE else INTERNAL_MESSAGE, param=param or None)
 
 
-def row_of(error: Exception) -> Row:
+def row_of(error: Exception) -> ErrorRow:
     """The table's line for any exception."""
     if isinstance(error, ApiError):
         return error.row
@@ -242,6 +242,6 @@ def envelope_of(error: Exception) -> ErrorEnvelope:
     return envelope(row, str(error) if known else INTERNAL_MESSAGE, param)
 
 
-def envelope(row: Row, message: str, param: str | None = None) -> ErrorEnvelope:
+def envelope(row: ErrorRow, message: str, param: str | None = None) -> ErrorEnvelope:
     """An error answer from a line of the table and a sentence."""
     return {"error": {"message": message, "type": row.type, "param": param, "code": row.code}}

@@ -22,7 +22,7 @@ _PROMPT_NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LengthLimits:
     """How long inputs may be, in tokens.
 
     context_length: of the model; what is longer is refused
@@ -33,14 +33,14 @@ class Limits:
     cut_to: int | None = None
 
 
-def limits(context_length: int, truncate_prompt_tokens: int | None, *, truncate: bool) -> Limits:
+def limits(context_length: int, truncate_prompt_tokens: int | None, *, truncate: bool) -> LengthLimits:
     """As a request asks. Raises ParameterInvalid for a cut to nothing."""
     if truncate_prompt_tokens == 0:
         raise ParameterInvalid("truncate_prompt_tokens", "truncate_prompt_tokens must be -1, or 1 at least.")
     asked = -1 if truncate_prompt_tokens is None and truncate else truncate_prompt_tokens
     if asked is None:
-        return Limits(context_length)
-    return Limits(context_length, context_length if asked == -1 else min(asked, context_length))
+        return LengthLimits(context_length)
+    return LengthLimits(context_length, context_length if asked == -1 else min(asked, context_length))
 
 
 def prompt_for(text: ModelText, input_type: str | None, prompt_name: str | None) -> str:
@@ -56,7 +56,9 @@ def prompt_for(text: ModelText, input_type: str | None, prompt_name: str | None)
     return "" if found is None else prompts[found]
 
 
-def encode_inputs(text: ModelText, inputs: Sequence[Prompt], prompt: str, limits: Limits) -> tuple[TokenInput, ...]:
+def encode_inputs(
+    text: ModelText, inputs: Sequence[Prompt], prompt: str, limits: LengthLimits
+) -> tuple[TokenInput, ...]:
     """Every input as ids. Given ids are used as they are. Raises ContextLengthExceeded."""
     prompt_length = 0 if text.sentence.pools_prompt else _prompt_length(text.tokenizer, prompt)
     return tuple(
@@ -66,7 +68,7 @@ def encode_inputs(text: ModelText, inputs: Sequence[Prompt], prompt: str, limits
 
 
 def encode_pairs(
-    text: ModelText, pairs: Sequence[tuple[str, str]], limits: Limits, second_tokens: int | None = None
+    text: ModelText, pairs: Sequence[tuple[str, str]], limits: LengthLimits, second_tokens: int | None = None
 ) -> tuple[TokenInput, ...]:
     """Every pair as the model reads it. second_tokens: the second text is cut to it. Raises ContextLengthExceeded."""
     return tuple(_encode_pair(text.tokenizer, *pair, limits, second_tokens) for pair in pairs)
@@ -88,7 +90,7 @@ def usage(inputs: Sequence[TokenInput]) -> InputUsage:
     return {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
 
 
-def _encode(text: ModelText, given: str, prompt: str, prompt_length: int, limits: Limits) -> TokenInput:
+def _encode(text: ModelText, given: str, prompt: str, prompt_length: int, limits: LengthLimits) -> TokenInput:
     given = prompt + given
     given = given.lower() if text.sentence.lowercase else given
     ids = text.tokenizer.encode(given)
@@ -99,14 +101,14 @@ def _encode(text: ModelText, given: str, prompt: str, prompt_length: int, limits
     return TokenInput(tuple(ids), prompt_length=prompt_length)
 
 
-def _given(ids: Sequence[int], limits: Limits) -> TokenInput:
+def _given(ids: Sequence[int], limits: LengthLimits) -> TokenInput:
     ids = ids[: limits.cut_to]
     _check_length(len(ids), limits, "input")
     return TokenInput(tuple(ids))
 
 
 def _encode_pair(
-    tokenizer: Tokenizer, first: str, second: str, limits: Limits, second_tokens: int | None
+    tokenizer: Tokenizer, first: str, second: str, limits: LengthLimits, second_tokens: int | None
 ) -> TokenInput:
     ids, types = tokenizer.encode_pair(first, second)
     too_many = max(len(ids) - limits.cut_to, 0) if limits.cut_to is not None else 0
@@ -120,7 +122,7 @@ def _encode_pair(
     return TokenInput(tuple(ids), tuple(types))
 
 
-def _check_length(num_tokens: int, limits: Limits, param: str) -> None:
+def _check_length(num_tokens: int, limits: LengthLimits, param: str) -> None:
     if num_tokens > limits.context_length:
         raise ContextLengthExceeded(num_tokens, limits.context_length, param)
 

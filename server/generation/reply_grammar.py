@@ -20,8 +20,8 @@ _BETWEEN = '("\\n" | " "){0,2}'  # what models put between reasoning and answer
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What an answer is to be.
+class ReplyConstraints:
+    """The constraints of one answer.
 
     tools: that must be called, or may be called instead of `structure`; None calls none
     thinking_budget: tokens of reasoning, at most; None leaves it to the model
@@ -36,47 +36,47 @@ class Wanted:
 
 
 def plain_grammar(text: ModelText, structure: Structure | None) -> Grammar | None:
-    """Of an answer without reasoning and calls."""
+    """The grammar of an answer without reasoning and calls; None where any text will do."""
     if structure is None:
         return None
     parts = () if structure.part is None else (("asked", structure.part),)
     return Grammar(f"start: {_lead(text)} ({structure.rule})", structure.param, parts)
 
 
-def reply_grammar(text: ModelText, wanted: Wanted) -> Grammar | None:
-    """None where any text will do. Raises GrammarInvalid."""
+def reply_grammar(text: ModelText, constraints: ReplyConstraints) -> Grammar | None:
+    """The grammar of an answer; None where any text will do. Raises GrammarInvalid."""
     special = text.tokenizer.marks()
     answers: list[str] = []
     rules: list[str] = []
-    calls = _call_rules(text, wanted, special) if wanted.tools else None
-    if calls is not None and (wanted.must_call or wanted.structure is not None):
+    calls = _call_rules(text, constraints, special) if constraints.tools else None
+    if calls is not None and (constraints.must_call or constraints.structure is not None):
         answers.append("calls")
         rules += calls.rules
-    if wanted.structure is not None and not wanted.must_call:
+    if constraints.structure is not None and not constraints.must_call:
         answers.append("answer")
-        rules.append(f"answer: {_final(text, special)} ({wanted.structure.rule})")
-    budgeted = wanted.thinking_budget is not None and (wanted.thinking != "none" or text.replies.is_harmony)
+        rules.append(f"answer: {_final(text, special)} ({constraints.structure.rule})")
+    budgeted = constraints.thinking_budget is not None and (constraints.thinking != "none" or text.replies.is_harmony)
     if not answers and not budgeted:
         return None
     if not answers:
         answers.append("anything")
         rules += ["anything: (ANY_TEXT | <[*]>)*", "ANY_TEXT: /(?s:.+)/"]
-    before, more = _before(text, wanted, special)
-    param = "tools" if wanted.must_call else wanted.structure.param if wanted.structure else _BUDGET
-    part = wanted.structure.part if wanted.structure and not wanted.must_call else None
+    before, more = _before(text, constraints, special)
+    param = "tools" if constraints.must_call else constraints.structure.param if constraints.structure else _BUDGET
+    part = constraints.structure.part if constraints.structure and not constraints.must_call else None
     lark = "\n".join([f"start: {before} ({' | '.join(answers)})", *more, *rules])
     return Grammar(lark, param, () if part is None else (("asked", part),))
 
 
-def _call_rules(text: ModelText, wanted: Wanted, special: Mapping[str, int]) -> CallRules:
+def _call_rules(text: ModelText, constraints: ReplyConstraints, special: Mapping[str, int]) -> CallRules:
     replies = text.replies
     all_shapes = (HARMONY,) if replies.is_harmony else replies.calls.shapes
     shapes = [each for each in all_shapes if has_tokens(each, text.tokenizer.token_id)]
-    return CallRules(shapes, wanted.tools or (), special, only_one=wanted.only_one_call)
+    return CallRules(shapes, constraints.tools or (), special, only_one=constraints.only_one_call)
 
 
 def _final(text: ModelText, special: Mapping[str, int]) -> str:
-    """What stands before an answer that is no call."""
+    """The rule of the text before an answer that is no call."""
     if text.replies.is_harmony:
         return f'{_mark("<|channel|>", special)} "final" {_mark("<|message|>", special)}'
     return _lead(text)
@@ -87,21 +87,21 @@ def _lead(text: ModelText) -> str:
     return '" "?' if text.defaults.reads_source and text.tokenizer.leading_space else ""
 
 
-def _before(text: ModelText, wanted: Wanted, special: Mapping[str, int]) -> tuple[str, list[str]]:
+def _before(text: ModelText, constraints: ReplyConstraints, special: Mapping[str, int]) -> tuple[str, list[str]]:
     """The reasoning, with the marks around it, and the rules that it needs."""
     if text.replies.is_harmony:
         channel, message, start = (_mark(each, special) for each in ("<|channel|>", "<|message|>", "<|start|>"))
-        rules = text_up_to("thinking", "<|end|>", special, wanted.thinking_budget)
+        rules = text_up_to("thinking", "<|end|>", special, constraints.thinking_budget)
         return f'({channel} "analysis" {message} thinking {start} "assistant")?', rules
     marks = text.replies.thinking
-    if marks is None or wanted.thinking == "none":
+    if marks is None or constraints.thinking == "none":
         return "", []
-    if wanted.thinking_budget is not None and marks.end not in special:
+    if constraints.thinking_budget is not None and marks.end not in special:
         raise UnsupportedParameter(_BUDGET, f"this model has no token for {marks.end}, which ends its reasoning")
     whole = f"thinking {_BETWEEN}"
-    if wanted.thinking == "possible":
+    if constraints.thinking == "possible":
         whole = f"({_mark(marks.begin, special)} {whole})?"
-    return whole, text_up_to("thinking", marks.end, special, wanted.thinking_budget)
+    return whole, text_up_to("thinking", marks.end, special, constraints.thinking_budget)
 
 
 def _mark(spelling: str, special: Mapping[str, int]) -> str:

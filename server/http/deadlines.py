@@ -8,14 +8,14 @@ import h11
 import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.errors import Row, envelope
+from server.errors import ErrorRow, envelope
 from server.http.dialects import anthropic_error, speaks_anthropic
 
 # A reader that takes less than this in one period counts as stalled.
 MIN_DRAINED_BYTES = 4096
 
-_LATE = Row(408, "invalid_request_error", "request_timeout")
-_NOT_HTTP = Row(400, "invalid_request_error", None)
+_LATE = ErrorRow(408, "invalid_request_error", "request_timeout")
+_NOT_HTTP = ErrorRow(400, "invalid_request_error", None)
 
 
 class PatientProtocol(H11Protocol):
@@ -93,7 +93,7 @@ class PatientProtocol(H11Protocol):
             self._write_timer = None
 
 
-def _last_answer(row: Row, message: str, path: str = "") -> bytes:
+def _last_answer(row: ErrorRow, message: str, path: str = "") -> bytes:
     """A response written past the protocol, whose state allows none any more."""
     told = anthropic_error(row, message, None) if speaks_anthropic(path) else envelope(row, message)
     body = msgspec.json.encode(told)

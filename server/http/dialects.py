@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
-from server.errors import ErrorEnvelope, Row, envelope, envelope_of, headers_of, row_of
+from server.errors import ErrorEnvelope, ErrorRow, envelope, envelope_of, headers_of, row_of
 from server.http.addresses import canonical
 
 OVERLOADED = 529
@@ -52,7 +52,7 @@ def speaks_anthropic(path: str) -> bool:
     return path == "/messages" or path.startswith("/messages/")
 
 
-def anthropic_error(row: Row, message: str, request_id: str | None) -> AnthropicError:
+def anthropic_error(row: ErrorRow, message: str, request_id: str | None) -> AnthropicError:
     """An error answer of /messages from a line of the table and a sentence."""
     kind = _TYPES.get(_anthropic_status(row), "api_error")
     body: AnthropicErrorBody = {"type": kind, "message": message}
@@ -64,7 +64,7 @@ def anthropic_error(row: Row, message: str, request_id: str | None) -> Anthropic
 class ErrorAnswer(JSONResponse):
     """An error answer that takes its form when it is sent, because only then the path is known."""
 
-    def __init__(self, row: Row, body: ErrorEnvelope, headers: dict[str, str]) -> None:
+    def __init__(self, row: ErrorRow, body: ErrorEnvelope, headers: dict[str, str]) -> None:
         super().__init__(body, row.status, headers)
         self._row, self._message, self._own_headers = row, body["error"]["message"], headers
 
@@ -76,7 +76,7 @@ class ErrorAnswer(JSONResponse):
         await JSONResponse(body, _anthropic_status(self._row), self._own_headers)(scope, receive, send)
 
 
-def refuse(row: Row, message: str, param: str | None = None, headers: dict[str, Any] | None = None) -> ErrorAnswer:
+def refuse(row: ErrorRow, message: str, param: str | None = None, headers: dict[str, Any] | None = None) -> ErrorAnswer:
     """The answer made of a line of the table and a sentence."""
     return ErrorAnswer(row, envelope(row, message, param), {**row.headers, **(headers or {})})
 
@@ -86,6 +86,6 @@ def error_response(error: Exception) -> ErrorAnswer:
     return ErrorAnswer(row_of(error), envelope_of(error), dict(headers_of(error)))
 
 
-def _anthropic_status(row: Row) -> int:
+def _anthropic_status(row: ErrorRow) -> int:
     """This API has a status of its own for a server that has too much to do."""
     return OVERLOADED if row.code == "server_overloaded" else row.status

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from engine.errors import EngineError
-from server.errors import INTERNAL, INTERNAL_MESSAGE, ApiError, Row
+from server.errors import INTERNAL, INTERNAL_MESSAGE, ApiError, ErrorRow
 from server.http.client_left import ClientLeft
 from server.http.dialects import error_response, refuse
 
@@ -20,10 +20,10 @@ _INVALID = "invalid_request_error"
 
 # What the framework itself refuses.
 _BY_STATUS = {
-    400: (Row(400, _INVALID, "invalid_json"), "The body could not be read as JSON."),
-    404: (Row(404, _INVALID, None), "There is no such route."),
-    405: (Row(405, _INVALID, None), "This route does not know that method."),
-    413: (Row(413, _INVALID, "request_too_large"), "The body is larger than this server accepts."),
+    400: (ErrorRow(400, _INVALID, "invalid_json"), "The body could not be read as JSON."),
+    404: (ErrorRow(404, _INVALID, None), "There is no such route."),
+    405: (ErrorRow(405, _INVALID, None), "This route does not know that method."),
+    413: (ErrorRow(413, _INVALID, "request_too_large"), "The body is larger than this server accepts."),
 }
 
 
@@ -69,7 +69,7 @@ async def _validation(_: Request, error: Exception) -> Response:
     if first["type"] == "unsupported_value":
         code = "unsupported_value"
     message = f"{param or 'The body'}: {first['msg']}."
-    return refuse(Row(400, _INVALID, code), message, param or None)
+    return refuse(ErrorRow(400, _INVALID, code), message, param or None)
 
 
 def dotted(location: tuple[int | str, ...]) -> str:

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import Row
+from server.errors import ErrorRow
 from server.http.binding import is_loopback
 from server.http.dialects import refuse
 
@@ -21,10 +21,10 @@ LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 # How containers of Docker Desktop and Podman call the machine they run on; no public name server answers for it.
 CONTAINER_NAMES = frozenset({"host.docker.internal", "host.containers.internal"})
 
-_HOST = Row(403, "invalid_request_error", "host_not_allowed")
-_ORIGIN = Row(403, "invalid_request_error", "origin_not_allowed")
-_KEY = Row(401, "authentication_error", "invalid_api_key", {"www-authenticate": "Bearer"})
-_TOO_LARGE = Row(413, "invalid_request_error", "request_too_large", {"connection": "close"})
+_HOST = ErrorRow(403, "invalid_request_error", "host_not_allowed")
+_ORIGIN = ErrorRow(403, "invalid_request_error", "origin_not_allowed")
+_KEY = ErrorRow(401, "authentication_error", "invalid_api_key", {"www-authenticate": "Bearer"})
+_TOO_LARGE = ErrorRow(413, "invalid_request_error", "request_too_large", {"connection": "close"})
 
 _EXPOSED = "x-request-id, request-id, retry-after"
 _METHODS = "GET, POST, DELETE, OPTIONS, HEAD"

@@ -19,7 +19,7 @@ import msgspec
 from engine.embedding.encoding import EncodingOutput, EncodingRequest
 from engine.requests import GenerationRequest, StepOutput
 from engine.settings import EngineSettings, EngineStats
-from server.errors import ModelLoading, ModelUnavailable, Overloaded, Refused, ShuttingDown, WorkerDied
+from server.errors import ModelLoading, ModelUnavailable, Overloaded, RequestRefused, ShuttingDown, WorkerDied
 from server.worker import protocol
 from server.worker.process import WORKER_COMMAND, WorkerProcess
 from server.worker.retry_after import RetryAfter
@@ -154,7 +154,7 @@ class Supervisor:
     async def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[StepOutput, None]:
         """Tokens of all requests in order of arrival, until each has finished or was cancelled.
 
-        Leaving early cancels what still runs. Raises WorkerDied, Refused or Overloaded.
+        Leaving early cancels what still runs. Raises WorkerDied, RequestRefused or Overloaded.
         """
         names = {request.request_id for request in requests}
         frames = [protocol.encode_frame(protocol.Submit(request)) for request in requests]
@@ -177,7 +177,7 @@ class Supervisor:
     async def encode(self, request: EncodingRequest) -> list[EncodingOutput]:
         """Vectors or scores of all inputs, in their order.
 
-        Leaving early cancels what still runs. Raises WorkerDied, Refused or Overloaded.
+        Leaving early cancels what still runs. Raises WorkerDied, RequestRefused or Overloaded.
         """
         # Thousands of inputs take a while to pack; the loop goes on meanwhile.
         frame = await asyncio.to_thread(protocol.encode_frame, protocol.Encode(request))
@@ -189,7 +189,7 @@ class Supervisor:
                 if isinstance(item, Exception):
                     raise item
                 if item.error is not None:
-                    raise Refused(item.error_kind, item.error, request.param)
+                    raise RequestRefused(item.error_kind, item.error, request.param)
                 outputs.append(item)
             del self._queues[request.request_id]
         finally:
@@ -331,7 +331,7 @@ class Supervisor:
                         queue.put_nowait(output)
             case protocol.RequestFailed(request_id, kind, param, text):
                 if (queue := self._queues.get(request_id)) is not None:
-                    queue.put_nowait(Refused(kind, text, param))
+                    queue.put_nowait(RequestRefused(kind, text, param))
             case protocol.Peeked(request_id, cached_tokens):
                 if (queue := self._queues.get(request_id)) is not None:
                     queue.put_nowait(cached_tokens)

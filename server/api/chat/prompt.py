@@ -14,7 +14,7 @@ from server.api.chat.schemas import ChatCompletionRequest, ChatMessage, Conversa
 from server.api.shared.sampling import sampling_params, text_rules
 from server.errors import InvalidRequest
 from server.generation.generation import GenerationPlan
-from server.generation.reply_grammar import Thinking, Wanted, reply_grammar
+from server.generation.reply_grammar import ReplyConstraints, Thinking, reply_grammar
 from server.generation.structure import structure_of
 from server.models.text import ModelText
 from server.parsing.choose import Parser, ReplyFormat, needed_ids
@@ -31,12 +31,12 @@ _HARMONY_EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
 
 
 def chat_plan(text: ModelText, body: ChatCompletionRequest, default_max_tokens: int | None) -> GenerationPlan:
-    """What is to be generated for a conversation. Raises TemplateFailed. Takes a while: not for the event loop."""
+    """The plan of the reply to a conversation. Raises TemplateFailed. Takes a while: not for the event loop."""
     prompt = encode_conversation(text, body)
     max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     if max_tokens is None:
         max_tokens = text.defaults.max_new_tokens or default_max_tokens
-    reading = Reading(text, body, prompt)
+    rules = ReplyRules(text, body, prompt)
     return GenerationPlan(
         prompts=(prompt,),
         num_choices=body.n,
@@ -45,18 +45,18 @@ def chat_plan(text: ModelText, body: ChatCompletionRequest, default_max_tokens: 
             text,
             max_tokens=max_tokens,
             logprobs=body.top_logprobs if body.logprobs else None,
-            grammar=reading.grammar(),
+            grammar=rules.grammar(),
         ),
-        rules=text_rules(body, kept_ids=reading.kept_ids(), max_calls=None if body.several_calls else 1),
+        rules=text_rules(body, kept_ids=rules.kept_ids(), max_calls=None if body.several_calls else 1),
         param="messages",
         priority=body.priority,
-        parser=reading.parser,
+        parser=rules.parser,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How the reply to one request is taken apart."""
+class ReplyRules:
+    """The parser, the grammar and the special tokens that the reply to one request needs."""
 
     text: ModelText
     body: ChatCompletionRequest
@@ -69,10 +69,10 @@ class Reading:
         return self.text.replies.parser(self._schemas(), thinks=self._thinks(), is_thinking=self._is_thinking())
 
     def grammar(self) -> Grammar | None:
-        """What the reply has to look like. Raises GrammarInvalid and InvalidRequest."""
+        """The form that the reply has to have. Raises GrammarInvalid and InvalidRequest."""
         body = self.body
         forced = body.forced_tools
-        wanted = Wanted(
+        constraints = ReplyConstraints(
             structure_of(body),
             tuple(forced or body.offered_tools),
             must_call=bool(forced),
@@ -80,7 +80,7 @@ class Reading:
             thinking=self._thinking(),
             thinking_budget=body.thinking_token_budget,
         )
-        return reply_grammar(self.text, wanted)
+        return reply_grammar(self.text, constraints)
 
     def _thinking(self) -> Thinking:
         thinking = self.text.replies.thinking
@@ -136,7 +136,7 @@ def encode_conversation(text: ModelText, body: ConversationFields) -> tuple[int,
 
 
 def render_conversation(text: ModelText, body: ConversationFields) -> str:
-    """The same as text, in which what is a control token and what a person wrote look alike. Raises TemplateFailed."""
+    """The conversation as text, in which control tokens and the words of people look alike. Raises TemplateFailed."""
     messages, options = _template_arguments(text, body)
     return _template(text).render(messages, **options)
 
@@ -237,7 +237,7 @@ def template_tool(tool: Tool) -> dict[str, Any]:
 
 
 def template_variables(body: ConversationFields, replies: ReplyFormat) -> Mapping[str, Any]:
-    """What the template may ask for besides messages; whether and how much to think has several spellings."""
+    """The variables of the template besides messages; whether and how much to think has several spellings."""
     effort = body.reasoning_effort or (body.reasoning.effort if body.reasoning else None)
     off = effort == "none" or (body.reasoning is not None and not body.reasoning.enabled)
     thinking: dict[str, Any] = {}

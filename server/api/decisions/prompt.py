@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.text.tokenizer import Tokenizer
 from server.api.chat.as_chat import as_chat, text_of
-from server.api.chat.prompt import Reading, encode_conversation
+from server.api.chat.prompt import ReplyRules, encode_conversation
 from server.api.decisions.schemas import ChoiceQuestion, DecisionRequest, Predicate, ScoreQuestion
 from server.api.responses.prompt import conversation_messages
 from server.errors import InvalidRequest
@@ -24,29 +24,29 @@ _HARMONY_ANSWER = "<|channel|>final<|message|>"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question as the model reads it.
+class EncodedQuestion:
+    """A question as the prompt of the model.
 
-    labels: for each possible answer, the ids of the tokens that say so
+    labels: for each possible answer, the ids of the tokens that spell it
     """
 
     prompt: tuple[int, ...]
     labels: tuple[tuple[int, ...], ...]
 
 
-def ask(text: ModelText, body: DecisionRequest) -> list[Asked]:
+def ask(text: ModelText, body: DecisionRequest) -> list[EncodedQuestion]:
     """All questions of a request. Raises InvalidRequest and TemplateFailed. Takes a while: not for the event loop."""
     messages = _messages(body.input)
     return [_asked(text, messages, question, f"questions[{index}]") for index, question in enumerate(body.questions)]
 
 
-def _asked(text: ModelText, messages: Sequence[Item], question: Question, param: str) -> Asked:
+def _asked(text: ModelText, messages: Sequence[Item], question: Question, param: str) -> EncodedQuestion:
     instructions = _text(question.instructions, f"{param}.instructions")
     if isinstance(question, Predicate):
         labels = tuple(_ids(text.tokenizer, spellings) for spellings in _TRUE_OR_FALSE)
         if all(labels):
             words = f"Statement: {instructions}\n\nIs the statement true? Answer with Yes or No."
-            return Asked(_prompt(text, messages, words), labels)
+            return EncodedQuestion(_prompt(text, messages, words), labels)
         options = ["true", "false"]
         instructions = f"Is this statement true?\n{instructions}"
     elif isinstance(question, ChoiceQuestion):
@@ -58,7 +58,7 @@ def _asked(text: ModelText, messages: Sequence[Item], question: Question, param:
         raise InvalidRequest(f"{param} has more options than this model has letters for: {len(letters)}.", param=param)
     lines = [f"{letter}. {option}" for (letter, _), option in zip(letters, options, strict=True)]
     words = "\n".join([instructions, "", *lines, "", "Answer with the letter alone."])
-    return Asked(_prompt(text, messages, words), tuple(ids for _, ids in letters))
+    return EncodedQuestion(_prompt(text, messages, words), tuple(ids for _, ids in letters))
 
 
 def _prompt(text: ModelText, messages: Sequence[Item], question: str) -> tuple[int, ...]:
@@ -70,15 +70,15 @@ def _prompt(text: ModelText, messages: Sequence[Item], question: str) -> tuple[i
         told = [*messages, {"role": "user", "content": question}]
     chat = as_chat(SamplingFields(), "input", {"messages": told, "reasoning_effort": "none"})
     prompt = encode_conversation(text, chat)
-    return prompt + _skipped_thought(text, Reading(text, chat, prompt))
+    return prompt + _skipped_thought(text, ReplyRules(text, chat, prompt))
 
 
-def _skipped_thought(text: ModelText, reading: Reading) -> tuple[int, ...]:
+def _skipped_thought(text: ModelText, rules: ReplyRules) -> tuple[int, ...]:
     """What closes a thought that the template has opened, or names the channel of the answer."""
     close = ""
     if text.replies.is_harmony:
         close = _HARMONY_ANSWER
-    elif text.chat_template is not None and text.replies.thinking is not None and reading.has_begun_to_think:
+    elif text.chat_template is not None and text.replies.thinking is not None and rules.has_begun_to_think:
         close = f"{text.replies.thinking.end}\n\n"
     return tuple(text.tokenizer.encode(close, add_special_tokens=False, parse_special=True)) if close else ()
 

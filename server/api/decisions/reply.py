@@ -5,7 +5,7 @@ from math import exp
 from typing import assert_never
 from uuid import uuid4
 
-from server.api.decisions.prompt import Asked, Question
+from server.api.decisions.prompt import EncodedQuestion, Question
 from server.api.decisions.schemas import (
     ChoiceAnswer,
     ChoiceQuestion,
@@ -27,7 +27,7 @@ class DecisionReply:
     label_ids: the tokens whose log-probabilities come with every choice, in their order
     """
 
-    def __init__(self, body: DecisionRequest, model_name: str, asked: Sequence[Asked]) -> None:
+    def __init__(self, body: DecisionRequest, model_name: str, asked: Sequence[EncodedQuestion]) -> None:
         self.reply_id = f"decision-{uuid4().hex}"
         self.num_choices = len(asked)
         self.label_ids = tuple(dict.fromkeys(token_id for each in asked for ids in each.labels for token_id in ids))
@@ -44,7 +44,7 @@ class DecisionReply:
             "usage": response_usage(usage),
         }
 
-    def _probabilities(self, asked: Asked, choice: Choice) -> list[float]:
+    def _probabilities(self, asked: EncodedQuestion, choice: Choice) -> list[float]:
         """Of each label, among the labels."""
         logprobs = dict(zip(self.label_ids, (each.logprob for each in choice.tokens[0].likely), strict=True))
         best = max(logprobs[token_id] for ids in asked.labels for token_id in ids)

@@ -5,12 +5,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from server.errors import Row, envelope
+from server.errors import ErrorRow, envelope
 from server.models.registry import Registry
 from server.version import VERSION
 
-_DRAINING = Row(503, "server_error", "server_overloaded", {"retry-after": "5"})
-_UNHEALTHY = Row(503, "server_error", "model_unavailable", {"retry-after": "10"})
+_DRAINING = ErrorRow(503, "server_error", "server_overloaded", {"retry-after": "5"})
+_UNHEALTHY = ErrorRow(503, "server_error", "model_unavailable", {"retry-after": "10"})
 
 router = APIRouter()
 
@@ -30,7 +30,7 @@ async def health(request: Request) -> JSONResponse:
     return JSONResponse({"status": "loading", "done_bytes": state.done_bytes, "total_bytes": state.total_bytes})
 
 
-def _failing(row: Row, status: str, message: str) -> JSONResponse:
+def _failing(row: ErrorRow, status: str, message: str) -> JSONResponse:
     body: dict[str, Any] = {"status": status, **envelope(row, message)}
     return JSONResponse(body, row.status, dict(row.headers))
 

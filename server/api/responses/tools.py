@@ -18,7 +18,7 @@ log = logging.getLogger("bramley.http")
 Item = dict[str, Any]
 
 
-class Called(NamedTuple):
+class CalledTool(NamedTuple):
     """What a function that the model calls is to the client.
 
     is_custom: it takes free text instead of arguments
@@ -37,15 +37,15 @@ class ResponseTools:
 
     def __init__(self, tools: Sequence[Item]) -> None:
         self.functions: list[Item] = []
-        self._called: dict[str, Called] = {}
+        self._called: dict[str, CalledTool] = {}
         for tool, namespace in _flat(tools):
             name = str(tool.get("name"))
-            self._called[offered_name(name, namespace)] = Called(name, namespace, tool["type"] == "custom")
+            self._called[offered_name(name, namespace)] = CalledTool(name, namespace, tool["type"] == "custom")
             self.functions.append(_function(tool, offered_name(name, namespace)))
 
-    def called(self, offered: str) -> Called:
+    def called(self, offered: str) -> CalledTool:
         """The tool that was offered under this name; one that was not offered has no other name."""
-        return self._called.get(offered, Called(offered))
+        return self._called.get(offered, CalledTool(offered))
 
 
 def offered_name(name: str, namespace: str | None) -> str:
