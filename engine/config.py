@@ -79,12 +79,12 @@ class RopeSpec:
 class ConfigReader:
     """The keys of a config.json, with types checked and what was read remembered.
 
-    tensor_names: what the checkpoint stores, for the few families whose configuration does not tell
+    shapes: of the tensors that the checkpoint stores, for the few families whose configuration does not tell
     """
 
-    def __init__(self, config: Mapping[str, Any], tensor_names: Collection[str] = ()) -> None:
+    def __init__(self, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
         self._config = config
-        self._tensor_names = tensor_names
+        self._shapes = shapes or {}
         self._read: set[str] = set()
 
     def has(self, key: str) -> bool:
@@ -94,7 +94,11 @@ class ConfigReader:
 
     def stores(self, tensor_name: str) -> bool:
         """True when the checkpoint has this tensor."""
-        return tensor_name in self._tensor_names
+        return tensor_name in self._shapes
+
+    def shape_of_first(self, ending: str) -> tuple[int, ...] | None:
+        """The shape of a stored tensor whose name ends so; None where there is none."""
+        return next((shape for name, shape in self._shapes.items() if name.endswith(ending)), None)
 
     def count(self, key: str, default: int | None = None) -> int:
         """A whole number from 1 to 16 million; the default when the key is absent or null."""

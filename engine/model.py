@@ -23,7 +23,12 @@ from engine.quantization_rules import Packing, allowed, stays_packed
 OnProgress = Callable[[int, int], None]
 
 # Model types that are another's architecture under a name of their own.
-_SHARED_ARCHITECTURES = {"mt5": "t5", "xlm-roberta": "roberta"}
+_SHARED_ARCHITECTURES = {
+    "mt5": "t5",
+    "qwen3_5_moe_text": "qwen3_5_moe",
+    "qwen3_5_text": "qwen3_5",
+    "xlm-roberta": "roberta",
+}
 # Encoder-decoders whose encoder is also published by itself: their file has an EncoderModel too.
 _WITH_LONE_ENCODER = ("t5",)
 
@@ -102,7 +107,7 @@ def outline(checkpoint: Checkpoint) -> Architecture:
 
     Raises CheckpointUnsupported.
     """
-    config = ConfigReader(checkpoint.config, checkpoint.tensors.keys())
+    config = ConfigReader(checkpoint.config, {name: entry.shape for name, entry in checkpoint.tensors.items()})
     model: Architecture = _architecture(checkpoint)(config)
     config.finish()
     return model

@@ -2,7 +2,7 @@
 
 import stat
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from engine.checkpoint.json_object import shown
 from engine.checkpoint.mlx_quantization import read_quantization
 from engine.checkpoint.shards import INDEX_FILE, SINGLE_FILE, read_shards
 from engine.checkpoint.tensors import Quantization, TensorEntry
+from engine.checkpoint.wrapper import text_model
 from engine.errors import CheckpointCorrupt, CheckpointNotFound, CheckpointUnsupported
 
 __all__ = ["Checkpoint", "Quantization", "TensorEntry", "open_checkpoint"]
@@ -37,6 +38,7 @@ class Checkpoint:
     tensors: by Hugging Face's names
     quantization: by module path ("model.layers.0.self_attn.q_proj"); a module that is not in it is dense
     gguf_metadata: the GGUF's own keys; None for safetensors
+    left_out: parts of the files that are no part of the text model ("vision"), and how many tensors each has
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Checkpoint:
     tensors: dict[str, TensorEntry]
     quantization: dict[str, Quantization]
     gguf_metadata: dict[str, Any] | None
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
@@ -142,9 +145,9 @@ def _open_safetensors(path: Path, folder: ModelFolder) -> Checkpoint:
     if not isinstance(model_type, str) or not 0 < len(model_type) <= _MAX_MODEL_TYPE_LENGTH:
         raise CheckpointCorrupt(_CONFIG_FILE, f"model_type is {shown(model_type)}, not a name")
     generation = folder.json(_GENERATION_FILE, _MAX_CONFIG_BYTES) if folder.has(_GENERATION_FILE) else {}
-    tensors = read_shards(folder)
-    quantization = read_quantization(config, tensors)
-    return Checkpoint(path, "safetensors", config, generation, tensors, quantization, gguf_metadata=None)
+    text = text_model(config, read_shards(folder))
+    quantization = read_quantization(text.config, text.tensors)
+    return Checkpoint(path, "safetensors", text.config, generation, text.tensors, quantization, None, text.left_out)
 
 
 def _open_gguf(path: Path, file: Path) -> Checkpoint:

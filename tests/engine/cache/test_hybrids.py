@@ -9,7 +9,7 @@ from engine.engine import EngineSettings
 from engine.sampling.params import SamplingParams
 from tests.engine.cache.test_prefixes import answers, conversations
 
-FAMILIES = ["lfm2"]
+FAMILIES = ["lfm2", "qwen3-5-text", "qwen3-next"]
 PLAIN = EngineSettings(prefix_bytes=0, max_rows=1)
 
 

@@ -1,0 +1,53 @@
+"""Text models inside of models that see and hear: their own configuration, their own names, and what is left out."""
+
+from pathlib import Path
+
+from engine.checkpoint.tensors import TensorEntry
+from engine.checkpoint.wrapper import text_model, text_name
+
+
+def entries(*names: str) -> dict[str, TensorEntry]:
+    return {name: TensorEntry(name, "F32", (1,), Path("model.safetensors"), 0, 4) for name in names}
+
+
+def test_every_spelling_of_the_prefix_is_one_name():
+    for name in ("model.language_model.norm.weight", "language_model.model.norm.weight", "language_model.norm.weight"):
+        assert text_name(name) == "model.norm.weight"
+    assert text_name("language_model.lm_head.weight") == "lm_head.weight"
+    assert text_name("model.layers.0.mlp.up_proj.weight") == "model.layers.0.mlp.up_proj.weight"
+
+
+def test_towers_and_heads_of_several_tokens_are_left_out_and_counted():
+    tensors = entries(
+        "model.language_model.norm.weight",
+        "model.visual.patch.weight",
+        "vision_tower.a",
+        "audio_tower.b",
+        "mtp.fc.weight",
+    )
+    text = text_model({"model_type": "w", "text_config": {"model_type": "t"}}, tensors)
+    assert list(text.tensors) == ["model.norm.weight"]
+    assert text.tensors["model.norm.weight"].name == "model.norm.weight"
+    assert text.left_out == {"vision": 2, "audio": 1, "multi-token prediction": 1}
+
+
+def test_settings_of_the_whole_model_hold_for_its_text_model():
+    config = {
+        "model_type": "gemma3",
+        "tie_word_embeddings": False,
+        "eos_token_id": [1, 2],
+        "quantization": {"bits": 4, "language_model.model.layers.0.mlp.up_proj": {"bits": 8}},
+        "text_config": {"hidden_size": 8, "tie_word_embeddings": True, "eos_token_id": None},
+    }
+    assert text_model(config, {}).config == {
+        "model_type": "gemma3_text",
+        "hidden_size": 8,
+        "tie_word_embeddings": False,
+        "eos_token_id": [1, 2],
+        "quantization": {"bits": 4, "model.layers.0.mlp.up_proj": {"bits": 8}},
+    }
+
+
+def test_a_plain_model_stays_as_it_is():
+    config = {"model_type": "llama", "hidden_size": 8}
+    assert text_model(config, entries("model.norm.weight")).config is config
