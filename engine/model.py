@@ -18,7 +18,7 @@ from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 from engine.layers.encoder import Encoder
 from engine.layers.linear import Weight
 from engine.layers.module import Architecture, Module
-from engine.quantization_rules import Packing, allowed, stays_packed
+from engine.quantization_rules import QuantizationChoice, allowed, stays_quantized
 
 OnProgress = Callable[[int, int], None]
 
@@ -78,7 +78,7 @@ def build_model(
     """Build a model that writes text, load its weights and evaluate them.
 
     on_progress: called with bytes done and bytes in all
-    bits: pack weights as they are loaded, by the rules of engine.conversion.rules; None leaves them as they are
+    bits: quantize weights as they are loaded, by engine.quantization_rules; None leaves them as they are
     Raises CheckpointUnsupported and CheckpointCorrupt.
     """
     model = _build(checkpoint, device, on_progress, bits)
@@ -117,7 +117,7 @@ def _build(
     checkpoint: Checkpoint, device: Device, on_progress: OnProgress | None, bits: int | None
 ) -> CausalModel | Encoder:
     model: Any = outline(checkpoint)
-    _expect_packed(model, checkpoint)
+    _expect_quantized(model, checkpoint)
     _load(model, checkpoint, device, on_progress, bits)
     _prepare(model, device)
     mx.eval(list(model.parameters().values()))
@@ -137,7 +137,7 @@ def _architecture(checkpoint: Checkpoint) -> type[Any]:
     return architecture
 
 
-def _expect_packed(model: Architecture | CausalModel, checkpoint: Checkpoint) -> None:
+def _expect_quantized(model: Architecture | CausalModel, checkpoint: Checkpoint) -> None:
     modules = dict(model.modules())
     for path, quantization in checkpoint.quantization.items():
         own = model.rename(f"{path}.weight")
@@ -162,22 +162,22 @@ def _load(
         path, _, attribute = name.rpartition(".")
         setattr(modules[path], attribute, array)
         if bits is not None and attribute == "weight":
-            _pack(modules[path], path, bits, packed=False)
+            _quantize(modules[path], path, bits, quantized=False)
     if missing:
         raise CheckpointCorrupt(checkpoint.path.name, f"tensor {min(missing)} is missing")
     if bits is not None:
         for path, module in modules.items():
-            _pack(module, path, bits, packed=True)
+            _quantize(module, path, bits, quantized=True)
 
 
-def _pack(module: Module, path: str, bits: int, *, packed: bool) -> None:
-    """Pack a matrix as it has been loaded, dense ones at once and packed ones when all of their arrays are there."""
-    if not isinstance(module, Weight) or (module.quantization is not None) != packed:
+def _quantize(module: Module, path: str, bits: int, *, quantized: bool) -> None:
+    """Quantize a loaded matrix: a dense one at once, a quantized one when all of its arrays are there."""
+    if not isinstance(module, Weight) or (module.quantization is not None) != quantized:
         return
     before = module.quantization
     shape = module.weight.shape if before is None else (*module.weight.shape[:-1], module.columns)
-    wanted = allowed(Packing(bits).quantization(), path, module, shape)
-    if wanted is not None and (before is None or not stays_packed(before, wanted)):
+    wanted = allowed(QuantizationChoice(bits).quantization(), path, module, shape)
+    if wanted is not None and (before is None or not stays_quantized(before, wanted)):
         module.quantize_anew(wanted)
 
 

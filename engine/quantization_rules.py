@@ -1,11 +1,11 @@
 """Rules of quantisation: which matrices, in how many bits. Knows a module's kind and name; knows no values.
 
-- A matrix is packed along its rows, so its columns have to be a multiple of the group size; others stay as they are.
+- A matrix is quantized along its rows, so its columns have to be a multiple of the group size; others stay as they are.
 - Routers of experts, tables of positions and of kinds of text, relative distances, and classifiers stay as they are:
   they are small, and an error there changes a choice instead of a number.
 - Token vectors and the output head get at least 6 bits in affine mode, whatever is asked for: they are in use for every
   token, and an error there is an error of the predictions themselves.
-- What is packed already, in as few bits as asked for or fewer, stays as it is.
+- What is quantized already, in as few bits as asked for or fewer, stays as it is.
 """
 
 import re
@@ -34,7 +34,7 @@ MIXTURES = {"mixed_2_6": (2, 6), "mixed_3_4": (3, 4), "mixed_3_6": (3, 6), "mixe
 
 
 @dataclass(frozen=True, slots=True)
-class Packing:
+class QuantizationChoice:
     """The quantisation that is asked for, of every matrix that the rules allow.
 
     group_size, bits: None takes the mode's own
@@ -56,7 +56,7 @@ class Packing:
 
 
 def uniform(quantization: Quantization) -> Rule:
-    """The rule that packs everything alike, as far as the rules above allow."""
+    """The rule that quantizes everything alike, as far as the rules above allow."""
 
     def rule(path: str, module: Weight, shape: tuple[int, ...]) -> Quantization | None:
         return allowed(quantization, path, module, shape)
@@ -72,7 +72,7 @@ def fixed_mixture(name: str, group_size: int | None, num_layers: int) -> Rule:
     """
     if name not in MIXTURES:
         raise ChoiceInvalid("recipe", f"{name} is not one of plain, mixed, {', '.join(MIXTURES)}")
-    low, high = (Packing(bits, group_size).quantization() for bits in MIXTURES[name])
+    low, high = (QuantizationChoice(bits, group_size).quantization() for bits in MIXTURES[name])
     eighth = num_layers // 8
 
     def rule(path: str, module: Weight, shape: tuple[int, ...]) -> Quantization | None:
@@ -101,8 +101,8 @@ def role_of(path: str, module: Weight) -> Role:
     return "vocabulary" if isinstance(module, Embedding) or _HEAD.search(path) else "linear"
 
 
-def stays_packed(before: Quantization, wanted: Quantization) -> bool:
-    """True when what is packed already is not to be packed again."""
+def stays_quantized(before: Quantization, wanted: Quantization) -> bool:
+    """True when what is quantized already is not to be quantized again."""
     return before.bits <= wanted.bits
 
 

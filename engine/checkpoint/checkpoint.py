@@ -162,10 +162,10 @@ def _open_gguf(path: Path, file: Path) -> Checkpoint:
         config["num_key_value_heads"],
     )
     generation = read_generation_config(header.metadata, config["vocab_size"], file.name)
-    return Checkpoint(path, "gguf", config, generation, tensors, _packed_modules(tensors), header.metadata)
+    return Checkpoint(path, "gguf", config, generation, tensors, _quantized_modules(tensors), header.metadata)
 
 
-def _packed_modules(tensors: dict[str, TensorEntry]) -> dict[str, Quantization]:
+def _quantized_modules(tensors: dict[str, TensorEntry]) -> dict[str, Quantization]:
     quantization: dict[str, Quantization] = {}
     for entry in tensors.values():
         kind = BY_NAME[entry.dtype]

@@ -1,6 +1,6 @@
 """The quantised modules of an MLX folder: config.json's `quantization` held against the tensors' shapes.
 
-A module is packed when its `scales` are there; overrides are keyed by module path, as mlx-lm writes them.
+A module is quantized when its `scales` are there; overrides are keyed by module path, as mlx-lm writes them.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ def choices_of(mode: QuantizationMode) -> tuple[tuple[int, ...], tuple[int, ...]
 
 
 def read_quantization(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> dict[str, Quantization]:
-    """The packed modules by path.
+    """The quantized modules by path.
 
     Raises CheckpointUnsupported for another library's quantisation, CheckpointCorrupt when shapes contradict it.
     """
@@ -38,17 +38,17 @@ def read_quantization(config: Mapping[str, Any], tensors: Mapping[str, TensorEnt
     if blocks and _method(config) == "mxfp4":
         return blocks
     settings = _settings(config)
-    packed = [name.removesuffix(_SCALES) for name in tensors if name.endswith(_SCALES)]
-    quantization = {path: _spec(settings, path) for path in packed}
+    quantized = [name.removesuffix(_SCALES) for name in tensors if name.endswith(_SCALES)]
+    quantization = {path: _spec(settings, path) for path in quantized}
     for path, spec in quantization.items():
         _check_shapes(path, spec, tensors)
     return quantization
 
 
-def settings_of(packed: Mapping[str, Quantization]) -> dict[str, Any]:
+def settings_of(quantized: Mapping[str, Quantization]) -> dict[str, Any]:
     """config.json's `quantization` for these modules: what most of them have, and the others by path."""
-    common = Counter(packed.values()).most_common(1)[0][0]
-    others = {path: _fields(how) for path, how in packed.items() if how != common}
+    common = Counter(quantized.values()).most_common(1)[0][0]
+    others = {path: _fields(how) for path, how in quantized.items() if how != common}
     return _fields(common) | others
 
 

@@ -66,17 +66,17 @@ class Cut:
         return replace(matrix, name=name, shape=tuple(shape))
 
     def apply(self, matrix: Matrix, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
-        """The arrays of what stays of a matrix, packed or dense; nothing is computed anew."""
+        """The arrays of what stays of a matrix, quantized or dense; nothing is computed anew."""
         axis, channels = self._of(matrix)
         if channels is None:
             return dict(arrays)
         if axis == 0:
             rows = channels.indices()
             return {part: array[rows] for part, array in arrays.items()}
-        if matrix.packed is None:
+        if matrix.quantization is None:
             return {part: array[:, channels.indices()] for part, array in arrays.items()}
-        groups = channels.indices(matrix.packed.group_size)
-        num_groups = matrix.shape[1] // matrix.packed.group_size
+        groups = channels.indices(matrix.quantization.group_size)
+        num_groups = matrix.shape[1] // matrix.quantization.group_size
         return {part: _columns(array, num_groups, groups) for part, array in arrays.items()}
 
     def _of(self, matrix: Matrix) -> tuple[int, Channels | None]:
@@ -93,7 +93,7 @@ class Cut:
 
 
 def _columns(array: mx.array, num_groups: int, groups: mx.array) -> mx.array:
-    """Some groups of columns of a packed weight, or of its scales or biases."""
+    """Some groups of columns of a quantized weight, or of its scales or biases."""
     rows = array.shape[0]
     by_group = array.reshape(rows, num_groups, -1)
     return by_group[:, groups].reshape(rows, -1)

@@ -1,7 +1,8 @@
 """A model as a function of its weights: float arrays in, logits out, in operations that gradients flow through.
 
-Kernels have no gradients and packed weights no slopes, so weights are expanded to float32 and the kernels stay off. The
-same architecture files compute: before a pass the arrays are put into the modules and prepared in the wanted precision.
+Kernels have no gradients and quantized weights no slopes, so weights are expanded to float32 and the kernels stay off.
+The same architecture files compute: before a pass the arrays are put into the modules and prepared, in the wanted
+precision.
 """
 
 from engine.device import Device  # isort: skip  # first: loads the BLAS before mlx
@@ -20,7 +21,7 @@ Arrays = dict[str, mx.array]
 
 
 def float_device(device: Device) -> Device:
-    """The device without kernels and without packed weights, in float32."""
+    """The device without kernels and without quantized weights, in float32."""
     return replace(device, dtype=mx.float32, kernels="off", native=None, expands=True)
 
 

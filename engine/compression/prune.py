@@ -1,6 +1,6 @@
 """Make a model smaller by leaving out what matters least on a text: layers, neurons, groups of heads.
 
-Weights that stay are copied as they are, packed ones too: nothing is computed or rounded anew.
+Weights that stay are copied as they are, quantized ones too: nothing is computed or rounded anew.
 """
 
 from engine.evaluation.decoder import LoadedDecoder, load_decoder  # isort: skip  # first: loads the BLAS before mlx
@@ -22,8 +22,8 @@ from engine.compression.pruned_config import pruned_config
 from engine.compression.stack import layers_of
 from engine.conversion.errors import OutputExists
 from engine.conversion.folder_writer import TensorSpec, writing
-from engine.conversion.packing import packed_specs, unpack
 from engine.conversion.plan import Matrix, Plan
+from engine.conversion.quantization import dequantize_values, quantized_specs
 from engine.conversion.rewrite import files_of, new_config
 from engine.conversion.tensor_reader import TensorReader
 from engine.device import Device
@@ -142,7 +142,7 @@ def _channels(
 class _Sizes:
     """The numbers of runs of neurons and of groups of heads, before and after.
 
-    run: neurons that stay or go together: one, or a packed group
+    run: neurons that stay or go together: one, or a quantized group
     group_columns: columns of the output projection that belong to one group of heads
     """
 
@@ -166,15 +166,15 @@ class _Sizes:
         if not down or not output:
             raise ModelUnfit(name, "has no down_proj and o_proj: only whole layers can be removed")
         inner, columns = down[0].shape[-1], output[0].shape[-1]
-        run = max((each.packed.group_size for each in down if each.packed is not None), default=1)
+        run = max((each.quantization.group_size for each in down if each.quantization is not None), default=1)
         step = max(run, next((each for each in _WIDTH_STEPS if inner % each == 0), 1))
         keep_inner = max(step, round(inner * keep / step) * step) if "mlp" in settings.parts else inner
         num_heads = config["num_attention_heads"]
         num_groups = config.get("num_key_value_heads") or num_heads
         keep_groups = max(1, round(num_groups * keep)) if "attention" in settings.parts else num_groups
-        packed = max((each.packed.group_size for each in output if each.packed is not None), default=1)
-        if keep_groups < num_groups and columns // num_groups % packed:
-            raise ModelUnfit(name, f"has packed groups of {packed} that heads share: convert it to floats first")
+        group_size = max((each.quantization.group_size for each in output if each.quantization is not None), default=1)
+        if keep_groups < num_groups and columns // num_groups % group_size:
+            raise ModelUnfit(name, f"has quantized groups of {group_size} that heads share: convert it to floats first")
         return cls(
             run, inner // run, keep_inner // run, columns // num_groups, columns // num_heads, num_groups, keep_groups
         )
@@ -194,7 +194,11 @@ def _norms(plan: Plan, layers: Sequence[int], *, mlp: bool, attention: bool) -> 
             if module not in found or matrix.module is None or layer is None or layer not in layers:
                 continue
             arrays = _arrays(plan.arrays(unit), matrix)
-            values = arrays["weight"] if matrix.packed is None else unpack(arrays, matrix.packed, mx.float32)
+            values = (
+                arrays["weight"]
+                if matrix.quantization is None
+                else dequantize_values(arrays, matrix.quantization, mx.float32)
+            )
             found[module][layer] = squared_columns(values)
             mx.eval(found[module][layer])
     return found
@@ -212,12 +216,14 @@ def _write(
     checkpoint = plan.checkpoint
     shaped = {matrix.name: cut.shaped(matrix) for matrix in plan.matrices}
     kept = [matrix for matrix in shaped.values() if matrix is not None]
-    packed: dict[str, Quantization] = {each.path: each.packed for each in kept if each.packed is not None}
+    quantized: dict[str, Quantization] = {
+        each.path: each.quantization for each in kept if each.quantization is not None
+    }
     config = pruned_config(checkpoint.config, cut, decoder.model.windows, decoder.name)
     _verify(plan, config, cut, decoder)
-    config = new_config(replace(checkpoint, config=config), packed, None)
+    config = new_config(replace(checkpoint, config=config), quantized, None)
     specs = [spec for matrix in kept for spec in _specs(matrix)]
-    made_by: Any = "mlx" if packed else "pt"
+    made_by: Any = "mlx" if quantized else "pt"
     with writing(target, specs, config, files_of(checkpoint), made_by=made_by) as writer:
         for unit in plan.units:
             wanted = [matrix for matrix in unit.matrices if shaped[matrix.name] is not None]
@@ -226,15 +232,15 @@ def _write(
                 new = shaped[matrix.name]
                 assert new is not None
                 for part, array in cut.apply(matrix, _arrays(arrays, matrix)).items():
-                    writer.write(new.name if matrix.packed is None else f"{new.path}.{part}", array)
+                    writer.write(new.name if matrix.quantization is None else f"{new.path}.{part}", array)
             report(Progress("writing", writer.num_bytes // 10**6, writer.total_bytes // 10**6, "MB"))
     return _summary(plan, cut, kept, influence, len(decoder.model.windows), sum(spec.num_bytes for spec in specs))
 
 
 def _specs(matrix: Matrix) -> list[TensorSpec]:
-    if matrix.packed is None:
+    if matrix.quantization is None:
         return [TensorSpec(matrix.name, matrix.shape, matrix.dtype)]
-    return packed_specs(matrix.path, matrix.shape, matrix.packed, matrix.dtype)
+    return quantized_specs(matrix.path, matrix.shape, matrix.quantization, matrix.dtype)
 
 
 def _verify(plan: Plan, config: Mapping[str, Any], cut: Cut, decoder: LoadedDecoder) -> None:

@@ -11,8 +11,8 @@ import mlx.core as mx
 from engine.checkpoint.tensors import Quantization
 from engine.conversion.budget import Candidate, allocate, smallest_bytes
 from engine.conversion.folder_writer import TensorSpec
-from engine.conversion.packing import num_packed_bytes
 from engine.conversion.plan import FLOATS, Matrix, Plan
+from engine.conversion.quantization import num_quantized_bytes
 from engine.conversion.quantize import decided, dtype_of, open_plan
 from engine.conversion.rewrite import Written, rewrite
 from engine.conversion.sensitivity import Sensitivity, expected_loss
@@ -20,7 +20,7 @@ from engine.errors import ChoiceInvalid
 from engine.evaluation.decoder import load_decoder
 from engine.evaluation.texts import Text, cut_windows, read_text
 from engine.progress import Progress, Report
-from engine.quantization_rules import Packing, allowed, uniform
+from engine.quantization_rules import QuantizationChoice, allowed, uniform
 
 # What a matrix may become, besides staying as it is.
 FORMS = tuple(
@@ -49,7 +49,7 @@ def quantize_mixed(
     """
     wanted = dtype_of(dtype)
     plan = open_plan(source)
-    budget = num_bytes_of(plan, Packing(4).quantization(), wanted) if target_bytes is None else target_bytes
+    budget = num_bytes_of(plan, QuantizationChoice(4).quantization(), wanted) if target_bytes is None else target_bytes
     open_matrices = [matrix for matrix in plan.matrices if _is_open(matrix)]
     fixed = sum(_dense_bytes(matrix, wanted) for matrix in plan.matrices if not _is_open(matrix))
     candidates = _candidates(plan, open_matrices, text, wanted, report)
@@ -57,16 +57,16 @@ def quantize_mixed(
     if least > budget:
         raise ChoiceInvalid("target size", f"{budget / 1e6:.1f} MB are too few: {least / 1e6:.1f} MB is the least")
     chosen = allocate(candidates, budget - fixed)
-    return rewrite(plan, target, lambda m: chosen.get(m.name, m.packed), dtype=wanted, report=report)
+    return rewrite(plan, target, lambda m: chosen.get(m.name, m.quantization), dtype=wanted, report=report)
 
 
 def num_bytes_of(plan: Plan, how: Quantization, dtype: mx.Dtype | None) -> int:
-    """Bytes of tensors that the model would have, packed alike."""
+    """Bytes of tensors that the model would have, quantized alike."""
     rule = uniform(how)
     total = 0
     for matrix in plan.matrices:
         form = decided(matrix, rule)
-        total += _dense_bytes(matrix, dtype) if form is None else _packed_bytes(matrix, form, dtype)
+        total += _dense_bytes(matrix, dtype) if form is None else _quantized_bytes(matrix, form, dtype)
     return total
 
 
@@ -83,7 +83,7 @@ def _candidates(
         for matrix in some:
             weight, weights_information = sensitivity.weight(matrix.own), information.pop(matrix.own)
             found[matrix.name] = [
-                Candidate(form, _packed_bytes(matrix, form, dtype), expected_loss(weight, weights_information, form))
+                Candidate(form, _quantized_bytes(matrix, form, dtype), expected_loss(weight, weights_information, form))
                 for form in _forms(matrix)
             ]
             if report is not None:
@@ -103,7 +103,7 @@ def _batches(matrices: list[Matrix]) -> Iterator[list[Matrix]]:
 
 
 def _is_open(matrix: Matrix) -> bool:
-    return matrix.module is not None and matrix.packed is None and bool(_forms(matrix))
+    return matrix.module is not None and matrix.quantization is None and bool(_forms(matrix))
 
 
 def _forms(matrix: Matrix) -> list[Quantization]:
@@ -113,12 +113,14 @@ def _forms(matrix: Matrix) -> list[Quantization]:
     return [form for form in FORMS if allowed(form, matrix.own, module, matrix.shape) is not None]
 
 
-def _packed_bytes(matrix: Matrix, how: Quantization, dtype: mx.Dtype | None) -> int:
-    return num_packed_bytes(matrix.shape, how, matrix.dtype if dtype is None or matrix.dtype not in FLOATS else dtype)
+def _quantized_bytes(matrix: Matrix, how: Quantization, dtype: mx.Dtype | None) -> int:
+    return num_quantized_bytes(
+        matrix.shape, how, matrix.dtype if dtype is None or matrix.dtype not in FLOATS else dtype
+    )
 
 
 def _dense_bytes(matrix: Matrix, dtype: mx.Dtype | None) -> int:
-    if matrix.packed is not None:
-        return _packed_bytes(matrix, matrix.packed, dtype)
+    if matrix.quantization is not None:
+        return _quantized_bytes(matrix, matrix.quantization, dtype)
     own = matrix.dtype if dtype is None or matrix.dtype not in FLOATS else dtype
     return TensorSpec(matrix.name, matrix.shape, own).num_bytes

@@ -27,14 +27,14 @@ FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """One array of the new folder, or the module whose packed arrays take its place.
+    """One array of the new folder, or the module whose quantized arrays take its place.
 
     name: in the new folder; path: without ".weight"
     own: the path of its module in the model
-    module: that module, where it is a matrix that can be packed; None for anything else
-    shape: of the values, packed or not
-    dtype: as the checkpoint has it; of the scales where it is packed
-    packed: how the checkpoint has it; None where it is dense
+    module: that module, where it is a matrix that can be quantized; None for anything else
+    shape: of the values, quantized or not
+    dtype: as the checkpoint has it; of the scales where it is quantized
+    quantization: as the checkpoint has it; None where it is dense
     """
 
     name: str
@@ -42,7 +42,7 @@ class Matrix:
     module: Weight | None
     shape: tuple[int, ...]
     dtype: mx.Dtype
-    packed: Quantization | None
+    quantization: Quantization | None
 
     @property
     def path(self) -> str:
@@ -101,7 +101,7 @@ class Plan:
     def slabs(self, unit: Unit) -> Iterator[tuple[Matrix, int, dict[str, mx.array]]]:
         """The unit's arrays, some rows at a time: the matrix, its first row here, and its arrays.
 
-        "weight" is alone for what is dense, and has "scales" and "biases" beside it where the checkpoint is packed.
+        "weight" is alone for what is dense, and has "scales" and "biases" beside it where the checkpoint is quantized.
         """
         if unit.plain:
             (matrix,), (entry,) = unit.matrices, unit.entries
@@ -154,9 +154,9 @@ class Plan:
         if scales is None:
             return Matrix(name, path, weight, tuple(array.shape), array.dtype, None)
         known = self.checkpoint.quantization
-        packed = known.get(path) or next(known[path_of(each)] for each in names if path_of(each) in known)
-        shape = (*array.shape[:-1], array.shape[-1] * 32 // packed.bits)
-        return Matrix(name, path, weight, shape, scales.dtype, packed)
+        quantized = known.get(path) or next(known[path_of(each)] for each in names if path_of(each) in known)
+        shape = (*array.shape[:-1], array.shape[-1] * 32 // quantized.bits)
+        return Matrix(name, path, weight, shape, scales.dtype, quantized)
 
     def _new_name(self, own: str, names: list[str]) -> str:
         model_type = self.checkpoint.config["model_type"]
@@ -170,7 +170,7 @@ class Plan:
 
 
 def _parts(matrix: Matrix, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    if matrix.packed is None:
+    if matrix.quantization is None:
         whole = arrays.get(f"{matrix.own}.weight", arrays.get(matrix.own))
         assert whole is not None
         return {"weight": whole}

@@ -14,7 +14,7 @@ from engine.conversion.rewrite import Written, rewrite
 from engine.conversion.tensor_reader import TensorReader
 from engine.errors import ChoiceInvalid
 from engine.progress import Report
-from engine.quantization_rules import Packing, Rule, fixed_mixture, stays_packed, uniform
+from engine.quantization_rules import QuantizationChoice, Rule, fixed_mixture, stays_quantized, uniform
 
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 
@@ -22,7 +22,7 @@ DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 def quantize(
     source: Path,
     target: Path,
-    packing: Packing,
+    choice: QuantizationChoice,
     *,
     recipe: str | None = None,
     dtype: str | None = None,
@@ -30,13 +30,13 @@ def quantize(
 ) -> Written:
     """Write a quantised copy of the model at `source` to the folder `target`.
 
-    recipe: one of mlx-lm's mixtures by name, in packing's group size; None packs alike what may be packed
+    recipe: one of mlx-lm's mixtures by name, in the choice's group size; None quantizes alike what may be quantized
     dtype: of scales and of what stays dense: "float16", "bfloat16" or "float32"; None leaves the checkpoint's
     Raises CheckpointError, ChoiceInvalid and ConversionError.
     """
-    how = packing.quantization()
+    how = choice.quantization()
     plan = open_plan(source)
-    rule = uniform(how) if recipe is None else fixed_mixture(recipe, packing.group_size, plan.num_layers)
+    rule = uniform(how) if recipe is None else fixed_mixture(recipe, choice.group_size, plan.num_layers)
     if not any(decided(matrix, rule) for matrix in plan.matrices):
         raise ChoiceInvalid("group size", f"no matrix of this model has columns that divide by {how.group_size}")
     return rewrite(plan, target, lambda matrix: decided(matrix, rule), dtype=dtype_of(dtype), report=report)
@@ -47,14 +47,14 @@ def convert(
 ) -> Written:
     """Write the model at `source` as an MLX folder.
 
-    dequantize: expand packed weights, which gives an ordinary safetensors checkpoint
+    dequantize: expand quantized weights, which gives an ordinary safetensors checkpoint
     Otherwise as `quantize`.
     """
     plan = open_plan(source, expand=dequantize)
     return rewrite(
         plan,
         target,
-        lambda matrix: None if dequantize else matrix.packed,
+        lambda matrix: None if dequantize else matrix.quantization,
         dtype=dtype_of(dtype),
         report=report,
     )
@@ -63,7 +63,7 @@ def convert(
 def open_plan(source: Path, *, expand: bool = False) -> Plan:
     """The plan of the model at a path.
 
-    expand: matrices that GPTQ has packed in a way that MLX has no layout for become floats
+    expand: matrices that GPTQ has quantized in a way that MLX has no layout for become floats
     Raises CheckpointError.
     """
     prepare_device("off")
@@ -78,8 +78,8 @@ def decided(matrix: Matrix, rule: Rule) -> Quantization | None:
     if matrix.module is None:
         return None
     wanted = rule(matrix.own, matrix.module, matrix.shape)
-    if matrix.packed is not None and (wanted is None or stays_packed(matrix.packed, wanted)):
-        return matrix.packed
+    if matrix.quantization is not None and (wanted is None or stays_quantized(matrix.quantization, wanted)):
+        return matrix.quantization
     return wanted
 
 

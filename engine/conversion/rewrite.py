@@ -1,4 +1,4 @@
-"""Write a checkpoint anew: each matrix dense, packed or as it was, in a type, some rows at a time.
+"""Write a checkpoint anew: each matrix dense, quantized or as it was, in a type, some rows at a time.
 
 Memory is that of the largest matrix that has to be seen whole, and of a few megabytes of rows for the others.
 """
@@ -16,8 +16,8 @@ from engine.checkpoint.mlx_quantization import settings_of
 from engine.checkpoint.tensors import Quantization
 from engine.conversion.folder_writer import SHARD_BYTES, FolderWriter, TensorSpec, writing
 from engine.conversion.gguf_files import gguf_files
-from engine.conversion.packing import Arrays, pack, packed_specs, unpack
 from engine.conversion.plan import FLOATS, Matrix, Plan
+from engine.conversion.quantization import Arrays, dequantize_values, quantize_values, quantized_specs
 from engine.conversion.side_files import side_files
 from engine.errors import NotFinite
 from engine.progress import Progress, Report
@@ -29,13 +29,13 @@ Decide = Callable[[Matrix], Quantization | None]
 class Written:
     """The sizes of the folder that was written. Bytes are of tensors.
 
-    num_values: parameters, packed or not; num_packed: modules that are packed
-    kept: paths of matrices that could have been packed by their kind, and stay dense
+    num_values: parameters, quantized or not; num_quantized: modules that are quantized
+    kept: paths of matrices that could have been quantized by their kind, and stay dense
     """
 
     num_bytes: int
     num_values: int
-    num_packed: int
+    num_quantized: int
     kept: tuple[str, ...]
 
     @property
@@ -55,22 +55,22 @@ def rewrite(
 ) -> Written:
     """Write the planned folder to `target`.
 
-    decide: how each matrix shall be packed; None for a dense one
+    decide: how each matrix shall be quantized; None for a dense one
     dtype: of what is dense, and of scales; None leaves them as they are
     Raises CheckpointError and ConversionError.
     """
     chosen = {matrix.name: decide(matrix) for matrix in plan.matrices}
     specs = [spec for matrix in plan.matrices for spec in _specs(matrix, chosen[matrix.name], dtype)]
-    packed = {matrix.path: how for matrix in plan.matrices if (how := chosen[matrix.name]) is not None}
-    config = new_config(plan.checkpoint, packed, dtype)
+    quantized = {matrix.path: how for matrix in plan.matrices if (how := chosen[matrix.name]) is not None}
+    config = new_config(plan.checkpoint, quantized, dtype)
     files = files_of(plan.checkpoint)
-    with writing(target, specs, config, files, made_by="mlx" if packed else "pt", shard_bytes=shard_bytes) as writer:
+    with writing(target, specs, config, files, made_by="mlx" if quantized else "pt", shard_bytes=shard_bytes) as writer:
         _write_units(plan, writer, chosen, dtype, report)
     return Written(
         num_bytes=writer.total_bytes,
         num_values=sum(prod(matrix.shape) for matrix in plan.matrices),
-        num_packed=len(packed),
-        kept=tuple(m.path for m in plan.matrices if m.module is not None and m.path not in packed),
+        num_quantized=len(quantized),
+        kept=tuple(m.path for m in plan.matrices if m.module is not None and m.path not in quantized),
     )
 
 
@@ -79,16 +79,16 @@ def files_of(checkpoint: Checkpoint) -> Mapping[str, Path | bytes]:
     return side_files(checkpoint.path) if checkpoint.gguf_metadata is None else gguf_files(checkpoint)
 
 
-def new_config(checkpoint: Checkpoint, packed: Mapping[str, Quantization], dtype: mx.Dtype | None) -> dict[str, Any]:
-    """config.json of the new folder: the old one, how modules are packed, and the type."""
+def new_config(checkpoint: Checkpoint, quantized: Mapping[str, Quantization], dtype: mx.Dtype | None) -> dict[str, Any]:
+    """config.json of the new folder: the old one, how modules are quantized, and the type."""
     config = {key: value for key, value in checkpoint.config.items() if not key.startswith("quantization")}
     if checkpoint.gguf_metadata is not None:
         config = checkpoint.generation_config | config
     if dtype is not None:
         key = "dtype" if "dtype" in config else "torch_dtype"
         config[key] = str(dtype).removeprefix("mlx.core.")
-    if packed:
-        settings = settings_of(packed)
+    if quantized:
+        settings = settings_of(quantized)
         # mlx-lm writes both; transformers and the hub look at the second.
         config |= {"quantization": settings, "quantization_config": settings}
     return config
@@ -126,18 +126,18 @@ def _progress(done_bytes: int, total_bytes: int, layer: int, plan: Plan) -> Prog
 def _specs(matrix: Matrix, how: Quantization | None, dtype: mx.Dtype | None) -> list[TensorSpec]:
     if how is None:
         return [TensorSpec(matrix.name, matrix.shape, _dense_type(matrix, dtype))]
-    return packed_specs(matrix.path, matrix.shape, how, _scale_type(matrix, dtype))
+    return quantized_specs(matrix.path, matrix.shape, how, _scale_type(matrix, dtype))
 
 
 def _converted(matrix: Matrix, arrays: Arrays, how: Quantization | None, dtype: mx.Dtype | None) -> Arrays:
-    if how is not None and how == matrix.packed:
+    if how is not None and how == matrix.quantization:
         scale_type = _scale_type(matrix, dtype)
         result = {n: a.astype(scale_type) if n == "biases" or a.dtype in FLOATS else a for n, a in arrays.items()}
     elif how is not None:
         values = _values(matrix, arrays, _scale_type(matrix, dtype))
         if not mx.isfinite(values).all().item():
             raise NotFinite(matrix.name, 0)
-        result = pack(values, how)
+        result = quantize_values(values, how)
     else:
         result = {"weight": _values(matrix, arrays, _dense_type(matrix, dtype))}
     mx.eval(result)
@@ -145,14 +145,14 @@ def _converted(matrix: Matrix, arrays: Arrays, how: Quantization | None, dtype: 
 
 
 def _values(matrix: Matrix, arrays: Arrays, dtype: mx.Dtype) -> mx.array:
-    if matrix.packed is not None:
-        return unpack(arrays, matrix.packed, dtype)
+    if matrix.quantization is not None:
+        return dequantize_values(arrays, matrix.quantization, dtype)
     return arrays["weight"].astype(dtype)
 
 
 def _dense_type(matrix: Matrix, dtype: mx.Dtype | None) -> mx.Dtype:
     """Integers keep their type; matrices with eight-bit scales become bfloat16, as MLX expands them."""
-    own = mx.bfloat16 if matrix.packed is not None and matrix.dtype == mx.uint8 else matrix.dtype
+    own = mx.bfloat16 if matrix.quantization is not None and matrix.dtype == mx.uint8 else matrix.dtype
     return own if dtype is None or own not in FLOATS else dtype
 
 

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from engine.checkpoint.tensors import Quantization
-from engine.conversion.packing import pack, unpack
+from engine.conversion.quantization import dequantize_values, quantize_values
 from engine.evaluation.decoder import LoadedDecoder
 from engine.layers.linear import Weight
 
@@ -72,6 +72,6 @@ def expected_loss(weight: mx.array, information: mx.array, how: Quantization) ->
     total = 0.0
     for start in range(0, weight.shape[0], rows):
         values = weight[start : start + rows].astype(mx.float32)
-        errors = mx.square(values - unpack(pack(values, how), how, mx.float32))
+        errors = mx.square(values - dequantize_values(quantize_values(values, how), how, mx.float32))
         total += float(np.array(mx.sum(errors * information[start : start + rows])))
     return total / 2

@@ -54,7 +54,7 @@ def quantize(
     """
     from engine.conversion.quantize import quantize as quantize_model
     from engine.errors import ChoiceInvalid
-    from engine.quantization_rules import Packing
+    from engine.quantization_rules import QuantizationChoice
     from server.cli.jobs.making import make
 
     if recipe != "mixed" and (target_size is not None or text is not None):
@@ -64,15 +64,15 @@ def quantize(
     if recipe == "mixed":
         _quantize_mixed(model, output, group_size, target_size, text, dtype, models_dir)
         return
-    packing = Packing(bits, group_size, mode)
-    plain = f"{packing.quantization().bits}bit" if mode == "affine" else mode
+    choice = QuantizationChoice(bits, group_size, mode)
+    plain = f"{choice.quantization().bits}bit" if mode == "affine" else mode
     name = None if recipe == "plain" else recipe
     make(
         model,
         output,
         settings_of(models_dir=models_dir),
         name or plain,
-        lambda source, target, report: quantize_model(source, target, packing, recipe=name, dtype=dtype, report=report),
+        lambda source, target, report: quantize_model(source, target, choice, recipe=name, dtype=dtype, report=report),
     )
 
 

@@ -34,12 +34,12 @@ def make(name: str, output: str | None, settings: Settings, suffix: str, work: W
         work_report(source.id) as show,
     ):
         written = work(source.path, target.path, show)
-    if written.kept and written.num_packed:
+    if written.kept and written.num_quantized:
         more = f" and {len(written.kept) - _MAX_NAMED} more" if len(written.kept) > _MAX_NAMED else ""
         note(f"Not packed: {', '.join(written.kept[:_MAX_NAMED])}{more}.")
     say(
         f"{target.name} is here: {megabytes(written.num_bytes)}, {written.bits_per_weight:.2f} bits per weight, "
-        f"{written.num_packed} matrices packed."
+        f"{written.num_quantized} matrices packed."
     )
 
 

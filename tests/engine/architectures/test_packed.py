@@ -23,7 +23,7 @@ from engine.errors import CheckpointError
 from engine.layers.encoder import Encoder
 from engine.layers.module import EncoderDecoder
 from engine.model import build_encoder, build_model, is_encoder
-from engine.quantization_rules import Packing
+from engine.quantization_rules import QuantizationChoice
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TOLERANCE = 1e-4
@@ -265,13 +265,13 @@ def test_each_module_may_be_packed_in_its_own_way(case):
 def test_a_folder_is_quantised_and_expanded_again(case):
     """Names, axes and rules of every family: what is written loads, and expanding it changes no value."""
     small, large = case.folder / "quantised", case.folder / "expanded"
-    written = quantize(case.folder / "own", small, Packing(bits=4, group_size=32))
-    assert written.num_packed > 5
+    written = quantize(case.folder / "own", small, QuantizationChoice(bits=4, group_size=32))
+    assert written.num_quantized > 5
     assert not [path for path in read(small, "config")["quantization"] if re.search(r"router|mlp\.gate$", path)]
     result = compute(small, case.inputs, prepare_device("off"))
     if case.num_results > 10:
         assert 0 < relative(result, case.expected) <= MODES["int4"][1]
-    assert convert(small, large, dequantize=True).num_packed == 0
+    assert convert(small, large, dequantize=True).num_quantized == 0
     assert np.abs(compute(large, case.inputs, prepare_device("off")) - result).max() <= TOLERANCE
     assert {path.name for path in small.iterdir()} == {path.name for path in large.iterdir()}
 

@@ -14,7 +14,7 @@ MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 def test_the_starter_model_keeps_arrays_tokens_and_template(starter_model, tmp_path):
     written = convert(starter_model, tmp_path / "folder")
     old, new = open_checkpoint(starter_model), open_checkpoint(tmp_path / "folder")
-    assert (written.num_packed, written.kept) == (211, ())
+    assert (written.num_quantized, written.kept) == (211, ())
     assert new.quantization == old.quantization
     assert new.config.items() >= old.config.items()
     assert new.generation_config == old.generation_config

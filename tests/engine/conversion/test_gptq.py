@@ -8,7 +8,7 @@ import pytest
 
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.checkpoint.load import load_tensors
-from engine.conversion.packing import unpack
+from engine.conversion.quantization import dequantize_values
 from engine.conversion.quantize import convert
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 
@@ -96,7 +96,7 @@ def values_of(folder):
         parts = {
             part: arrays[f"{path}.{part}"] for part in ("weight", "scales", "biases") if f"{path}.{part}" in arrays
         }
-        found[path] = np.array(parts["weight"] if how is None else unpack(parts, how, mx.float32))
+        found[path] = np.array(parts["weight"] if how is None else dequantize_values(parts, how, mx.float32))
     return checkpoint, arrays, found
 
 

@@ -20,7 +20,7 @@ from engine.errors import ChoiceInvalid
 from engine.evaluation.decoder import load_decoder
 from engine.evaluation.evaluate import EvaluationSettings, evaluate
 from engine.evaluation.texts import Text
-from engine.quantization_rules import Packing
+from engine.quantization_rules import QuantizationChoice
 
 
 def ladder(errors):
@@ -95,7 +95,7 @@ def divergence(folder, name):
 
 
 def test_a_mixture_is_no_larger_than_what_it_replaces_and_loses_less(folder):
-    plain = quantize(folder / "float", folder / "plain", Packing(4))
+    plain = quantize(folder / "float", folder / "plain", QuantizationChoice(4))
     mixed = quantize_mixed(folder / "float", folder / "mixed", text=TEXT)
     assert 0.97 * plain.num_bytes <= mixed.num_bytes <= plain.num_bytes
     forms = set(open_checkpoint(folder / "mixed").quantization.values())
@@ -117,7 +117,7 @@ def test_a_size_that_cannot_be_is_refused_with_the_least(folder):
 
 
 def test_mlx_lm_s_mixtures_give_more_bits_where_it_does(folder):
-    quantize(folder / "float", folder / "fixed", Packing(), recipe="mixed_3_6")
+    quantize(folder / "float", folder / "fixed", QuantizationChoice(), recipe="mixed_3_6")
     bits = {path: how.bits for path, how in open_checkpoint(folder / "fixed").quantization.items()}
     better = {int(path.split(".")[2]) for path, value in bits.items() if value == 6 and "v_proj" in path}
     assert better == {0, 3, 6, 7}

@@ -13,7 +13,7 @@ from engine.conversion.quantize import quantize
 from engine.device import Device, prepare_device
 from engine.engine import Engine
 from engine.model import build_model
-from engine.quantization_rules import Packing
+from engine.quantization_rules import QuantizationChoice
 from engine.settings import EngineSettings
 
 AS_ON_METAL = Device("metal", None, "", "")
@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
     mx.random.seed(3)
     tensors = {name: (mx.random.normal(shape) * shape[-1] ** -0.5).astype(mx.float16) for name, shape in shapes.items()}
     write_folder(folder / "float", CONFIG, tensors)
-    quantize(folder / "float", folder / "8", Packing(8))
+    quantize(folder / "float", folder / "8", QuantizationChoice(8))
     return folder
 
 
@@ -60,7 +60,7 @@ def logits(path, device, bits=None):
 @pytest.mark.parametrize("bits", [8, 4, 2])
 def test_a_dense_model_becomes_what_quantize_would_have_made_of_it(folder, device, bits):
     target = folder / f"{bits}-{device.kind}-{device.kernels[:3]}"
-    quantize(folder / "float", target, Packing(bits))
+    quantize(folder / "float", target, QuantizationChoice(bits))
     np.testing.assert_array_equal(logits(folder / "float", device, bits), logits(target, device))
 
 

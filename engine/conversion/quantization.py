@@ -1,4 +1,4 @@
-"""Pack and unpack arrays in MLX's layout, and say what that takes. Knows numbers; knows no model and no file."""
+"""Quantize and dequantize matrices in MLX's layout, and say what that takes. Knows no model and no file."""
 
 import mlx.core as mx
 
@@ -8,13 +8,13 @@ from engine.conversion.folder_writer import TensorSpec
 Arrays = dict[str, mx.array]
 
 
-def pack(values: mx.array, how: Quantization) -> Arrays:
+def quantize_values(values: mx.array, how: Quantization) -> Arrays:
     """weight, scales and, in affine mode, biases of (..., columns) floats. Scales have the type of the values."""
     parts = mx.quantize(values, group_size=how.group_size, bits=how.bits, mode=how.mode)
     return dict(zip(("weight", "scales", "biases"), parts, strict=False))
 
 
-def unpack(arrays: Arrays, how: Quantization, dtype: mx.Dtype) -> mx.array:
+def dequantize_values(arrays: Arrays, how: Quantization, dtype: mx.Dtype) -> mx.array:
     """The values; computed in float32."""
     scales, biases = arrays["scales"], arrays.get("biases")
     if biases is not None:
@@ -31,7 +31,7 @@ def unpack(arrays: Arrays, how: Quantization, dtype: mx.Dtype) -> mx.array:
     return values.astype(dtype)
 
 
-def packed_specs(path: str, shape: tuple[int, ...], how: Quantization, dtype: mx.Dtype) -> list[TensorSpec]:
+def quantized_specs(path: str, shape: tuple[int, ...], how: Quantization, dtype: mx.Dtype) -> list[TensorSpec]:
     """The arrays that a matrix of this shape becomes. dtype: of the scales in affine mode."""
     *rows, columns = shape
     groups = (*rows, columns // how.group_size)
@@ -40,6 +40,6 @@ def packed_specs(path: str, shape: tuple[int, ...], how: Quantization, dtype: mx
     return [*specs, TensorSpec(f"{path}.biases", groups, dtype)] if how.mode == "affine" else specs
 
 
-def num_packed_bytes(shape: tuple[int, ...], how: Quantization, dtype: mx.Dtype) -> int:
+def num_quantized_bytes(shape: tuple[int, ...], how: Quantization, dtype: mx.Dtype) -> int:
     """Bytes of these arrays."""
-    return sum(spec.num_bytes for spec in packed_specs("x", shape, how, dtype))
+    return sum(spec.num_bytes for spec in quantized_specs("x", shape, how, dtype))
