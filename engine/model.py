@@ -78,7 +78,7 @@ def build_model(
     """Build a model that writes text, load its weights and evaluate them.
 
     on_progress: called with bytes done and bytes in all
-    bits: quantize weights as they are loaded, by engine.quantization_rules; None leaves them as they are
+    bits: quantise weights as they are loaded, by engine.quantization_rules; None leaves them as they are
     Raises CheckpointUnsupported and CheckpointCorrupt.
     """
     model = _build(checkpoint, device, on_progress, bits)
@@ -171,7 +171,7 @@ def _load(
 
 
 def _quantize(module: Module, path: str, bits: int, *, quantized: bool) -> None:
-    """Quantize a loaded matrix: a dense one at once, a quantized one when all of its arrays are there."""
+    """Quantise a loaded matrix: a dense one at once, a quantised one when all of its arrays are there."""
     if not isinstance(module, Weight) or (module.quantization is not None) != quantized:
         return
     before = module.quantization

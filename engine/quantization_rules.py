@@ -1,11 +1,11 @@
 """Rules of quantisation: which matrices, in how many bits. Knows a module's kind and name; knows no values.
 
-- A matrix is quantized along its rows, so its columns have to be a multiple of the group size; others stay as they are.
+- A matrix is quantised along its rows, so its columns have to be a multiple of the group size; others stay as they are.
 - Routers of experts, tables of positions and of kinds of text, relative distances, and classifiers stay as they are:
   they are small, and an error there changes a choice instead of a number.
 - Token vectors and the output head get at least 6 bits in affine mode, whatever is asked for: they are in use for every
   token, and an error there is an error of the predictions themselves.
-- What is quantized already, in as few bits as asked for or fewer, stays as it is.
+- What is quantised already, in as few bits as asked for or fewer, stays as it is.
 """
 
 import re
@@ -56,7 +56,7 @@ class QuantizationChoice:
 
 
 def uniform(quantization: Quantization) -> Rule:
-    """The rule that quantizes everything alike, as far as the rules above allow."""
+    """The rule that quantises everything alike, as far as the rules above allow."""
 
     def rule(path: str, module: Weight, shape: tuple[int, ...]) -> Quantization | None:
         return allowed(quantization, path, module, shape)
@@ -102,7 +102,7 @@ def role_of(path: str, module: Weight) -> Role:
 
 
 def stays_quantized(before: Quantization, wanted: Quantization) -> bool:
-    """True when what is quantized already is not to be quantized again."""
+    """True when what is quantised already is not to be quantised again."""
     return before.bits <= wanted.bits
 
 

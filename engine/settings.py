@@ -20,7 +20,7 @@ class EngineSettings:
     max_rows: sequences that run at once
     prefill_chunk_tokens: prompt tokens read per step, at most
     max_gap_ms: how long a running stream may wait for its next token while others' prompts are read
-    bits: quantize weights to so many bits as they are loaded; None leaves them as they are
+    bits: quantise weights to so many bits as they are loaded; None leaves them as they are
     kv_bits: 8 or 4 keeps keys and values quantised; None keeps them as computed
     kv_bytes: of keys and values of running sequences, at most; None takes what the machine has to spare
     prefix_bytes: of those kept for sequences to come, in memory; None is a third of kv_bytes, 0 keeps nothing

@@ -1,6 +1,6 @@
 """The quantised modules of an MLX folder: config.json's `quantization` held against the tensors' shapes.
 
-A module is quantized when its `scales` are there; overrides are keyed by module path, as mlx-lm writes them.
+A module is quantised when its `scales` are there; overrides are keyed by module path, as mlx-lm writes them.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ def choices_of(mode: QuantizationMode) -> tuple[tuple[int, ...], tuple[int, ...]
 
 
 def read_quantization(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> dict[str, Quantization]:
-    """The quantized modules by path.
+    """The quantised modules by path.
 
     Raises CheckpointUnsupported for another library's quantisation, CheckpointCorrupt when shapes contradict it.
     """

@@ -66,7 +66,7 @@ class Cut:
         return replace(matrix, name=name, shape=tuple(shape))
 
     def apply(self, matrix: Matrix, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
-        """The arrays of what stays of a matrix, quantized or dense; nothing is computed anew."""
+        """The arrays of what stays of a matrix, quantised or dense; nothing is computed anew."""
         axis, channels = self._of(matrix)
         if channels is None:
             return dict(arrays)
@@ -93,7 +93,7 @@ class Cut:
 
 
 def _columns(array: mx.array, num_groups: int, groups: mx.array) -> mx.array:
-    """Some groups of columns of a quantized weight, or of its scales or biases."""
+    """Some groups of columns of a quantised weight, or of its scales or biases."""
     rows = array.shape[0]
     by_group = array.reshape(rows, num_groups, -1)
     return by_group[:, groups].reshape(rows, -1)

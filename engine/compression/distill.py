@@ -65,7 +65,7 @@ def distill(
 
     student_from: a model to begin with, such as a pruned copy of the teacher; or the sizes of one with random weights
     work_folder: where steps are saved, hidden, on the target's disk; a run that finds some there goes on from the last
-    dtype: of the written weights; None takes the student's or the teacher's own float type, float16 for quantized ones
+    dtype: of the written weights; None takes the student's or the teacher's own float type, float16 for quantised ones
     name: of the new model, for messages; the target's own otherwise
     Raises CheckpointError, ChoiceInvalid, ConversionError and CompressionError; TrainingStopped after `stop`.
     """

@@ -1,6 +1,6 @@
 """A model as a function of its weights: float arrays in, logits out, in operations that gradients flow through.
 
-Kernels have no gradients and quantized weights no slopes, so weights are expanded to float32 and the kernels stay off.
+Kernels have no gradients and quantised weights no slopes, so weights are expanded to float32 and the kernels stay off.
 The same architecture files compute: before a pass the arrays are put into the modules and prepared, in the wanted
 precision.
 """
@@ -21,7 +21,7 @@ Arrays = dict[str, mx.array]
 
 
 def float_device(device: Device) -> Device:
-    """The device without kernels and without quantized weights, in float32."""
+    """The device without kernels and without quantised weights, in float32."""
     return replace(device, dtype=mx.float32, kernels="off", native=None, expands=True)
 
 

@@ -1,6 +1,6 @@
 """Make a model smaller by leaving out what matters least on a text: layers, neurons, groups of heads.
 
-Weights that stay are copied as they are, quantized ones too: nothing is computed or rounded anew.
+Weights that stay are copied as they are, quantised ones too: nothing is computed or rounded anew.
 """
 
 from engine.evaluation.decoder import LoadedDecoder, load_decoder  # isort: skip  # first: loads the BLAS before mlx
@@ -142,7 +142,7 @@ def _channels(
 class _Sizes:
     """The numbers of runs of neurons and of groups of heads, before and after.
 
-    run: neurons that stay or go together: one, or a quantized group
+    run: neurons that stay or go together: one, or a quantised group
     group_columns: columns of the output projection that belong to one group of heads
     """
 

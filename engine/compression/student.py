@@ -70,7 +70,7 @@ class Student:
 def open_student(
     path: Path, device: Device, precision: mx.Dtype, report: Report, name: str = ""
 ) -> tuple[Student, LoadedDecoder]:
-    """A student from a checkpoint, its quantized weights expanded. Raises CheckpointError and CompressionError."""
+    """A student from a checkpoint, its quantised weights expanded. Raises CheckpointError and CompressionError."""
     decoder = load_decoder(
         path,
         float_device(device),

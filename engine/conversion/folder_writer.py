@@ -131,7 +131,7 @@ def writing(
     specs: all tensors that the block will write
     config: of config.json; may still be changed inside the block
     files: others by their names below the folder, as content or as a file to copy
-    made_by: "mlx" for quantized weights, "pt" for what transformers shall read as well
+    made_by: "mlx" for quantised weights, "pt" for what transformers shall read as well
     Raises ConversionError.
     """
     others = dict(files or {})

@@ -61,7 +61,7 @@ def quantize_mixed(
 
 
 def num_bytes_of(plan: Plan, how: Quantization, dtype: mx.Dtype | None) -> int:
-    """Bytes of tensors that the model would have, quantized alike."""
+    """Bytes of tensors that the model would have, quantised alike."""
     rule = uniform(how)
     total = 0
     for matrix in plan.matrices:

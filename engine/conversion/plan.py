@@ -27,13 +27,13 @@ FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """One array of the new folder, or the module whose quantized arrays take its place.
+    """One array of the new folder, or the module whose quantised arrays take its place.
 
     name: in the new folder; path: without ".weight"
     own: the path of its module in the model
-    module: that module, where it is a matrix that can be quantized; None for anything else
-    shape: of the values, quantized or not
-    dtype: as the checkpoint has it; of the scales where it is quantized
+    module: that module, where it is a matrix that can be quantised; None for anything else
+    shape: of the values, quantised or not
+    dtype: as the checkpoint has it; of the scales where it is quantised
     quantization: as the checkpoint has it; None where it is dense
     """
 
@@ -101,7 +101,7 @@ class Plan:
     def slabs(self, unit: Unit) -> Iterator[tuple[Matrix, int, dict[str, mx.array]]]:
         """The unit's arrays, some rows at a time: the matrix, its first row here, and its arrays.
 
-        "weight" is alone for what is dense, and has "scales" and "biases" beside it where the checkpoint is quantized.
+        "weight" is alone for what is dense, and has "scales" and "biases" beside it where the checkpoint is quantised.
         """
         if unit.plain:
             (matrix,), (entry,) = unit.matrices, unit.entries

@@ -1,4 +1,4 @@
-"""Quantize and dequantize matrices in MLX's layout, and say what that takes. Knows no model and no file."""
+"""Quantise and dequantise matrices in MLX's layout, and say what that takes. Knows no model and no file."""
 
 import mlx.core as mx
 

@@ -30,7 +30,7 @@ def quantize(
 ) -> Written:
     """Write a quantised copy of the model at `source` to the folder `target`.
 
-    recipe: one of mlx-lm's mixtures by name, in the choice's group size; None quantizes alike what may be quantized
+    recipe: one of mlx-lm's mixtures by name, in the choice's group size; None quantises alike what may be quantised
     dtype: of scales and of what stays dense: "float16", "bfloat16" or "float32"; None leaves the checkpoint's
     Raises CheckpointError, ChoiceInvalid and ConversionError.
     """
@@ -47,7 +47,7 @@ def convert(
 ) -> Written:
     """Write the model at `source` as an MLX folder.
 
-    dequantize: expand quantized weights, which gives an ordinary safetensors checkpoint
+    dequantize: expand quantised weights, which gives an ordinary safetensors checkpoint
     Otherwise as `quantize`.
     """
     plan = open_plan(source, expand=dequantize)
@@ -63,7 +63,7 @@ def convert(
 def open_plan(source: Path, *, expand: bool = False) -> Plan:
     """The plan of the model at a path.
 
-    expand: matrices that GPTQ has quantized in a way that MLX has no layout for become floats
+    expand: matrices that GPTQ has quantised in a way that MLX has no layout for become floats
     Raises CheckpointError.
     """
     prepare_device("off")

@@ -1,4 +1,4 @@
-"""Write a checkpoint anew: each matrix dense, quantized or as it was, in a type, some rows at a time.
+"""Write a checkpoint anew: each matrix dense, quantised or as it was, in a type, some rows at a time.
 
 Memory is that of the largest matrix that has to be seen whole, and of a few megabytes of rows for the others.
 """
@@ -29,8 +29,8 @@ Decide = Callable[[Matrix], Quantization | None]
 class Written:
     """The sizes of the folder that was written. Bytes are of tensors.
 
-    num_values: parameters, quantized or not; num_quantized: modules that are quantized
-    kept: paths of matrices that could have been quantized by their kind, and stay dense
+    num_values: parameters, quantised or not; num_quantized: modules that are quantised
+    kept: paths of matrices that could have been quantised by their kind, and stay dense
     """
 
     num_bytes: int
@@ -55,7 +55,7 @@ def rewrite(
 ) -> Written:
     """Write the planned folder to `target`.
 
-    decide: how each matrix shall be quantized; None for a dense one
+    decide: how each matrix shall be quantised; None for a dense one
     dtype: of what is dense, and of scales; None leaves them as they are
     Raises CheckpointError and ConversionError.
     """
@@ -80,7 +80,7 @@ def files_of(checkpoint: Checkpoint) -> Mapping[str, Path | bytes]:
 
 
 def new_config(checkpoint: Checkpoint, quantized: Mapping[str, Quantization], dtype: mx.Dtype | None) -> dict[str, Any]:
-    """config.json of the new folder: the old one, how modules are quantized, and the type."""
+    """config.json of the new folder: the old one, how modules are quantised, and the type."""
     config = {key: value for key, value in checkpoint.config.items() if not key.startswith("quantization")}
     if checkpoint.gguf_metadata is not None:
         config = checkpoint.generation_config | config

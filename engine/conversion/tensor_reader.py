@@ -27,18 +27,18 @@ def is_expert(name: str) -> bool:
 
 
 def path_of(name: str) -> str:
-    """The module of a tensor that is one of a quantized matrix's arrays."""
+    """The module of a tensor that is one of a quantised matrix's arrays."""
     return _PACKED_PARTS.sub("", name)
 
 
 class TensorReader:
-    """Reads what open_checkpoint has opened: dense tensors, MLX's quantized arrays, blocks of a GGUF."""
+    """Reads what open_checkpoint has opened: dense tensors, MLX's quantised arrays, blocks of a GGUF."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
 
     def group(self, name: str) -> str:
-        """A key that tensors share which are read together: arrays of one quantized matrix, experts of a stack."""
+        """A key that tensors share which are read together: arrays of one quantised matrix, experts of a stack."""
         path = path_of(name)
         if path in self.checkpoint.quantization:
             name = path

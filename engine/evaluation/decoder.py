@@ -38,7 +38,7 @@ class LoadedDecoder:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in its weights, those of quantized ones counted singly."""
+        """Numbers in its weights, those of quantised ones counted singly."""
         return self.checkpoint.num_parameters
 
 
