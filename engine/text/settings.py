@@ -85,6 +85,15 @@ class TokenizerSettings:
         texts = {name: token_text(self._values.get(name)) for name in NAMES}
         return {name: defaults.get(name) if text is None else text for name, text in texts.items()}
 
+    def special_texts(self) -> list[str]:
+        """The special tokens without a role."""
+        found: list[str | None] = []
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            value = self._values.get(key)
+            each = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            found += map(token_text, each)
+        return [text for text in found if text]
+
     def described(self, text: str, **standard: bool) -> AddedToken:
         """The token as the files describe it, else with the standard properties."""
         for token in self.added.values():
