@@ -24,7 +24,7 @@ from server.store.errors import StoreError
 from server.store.store import Store
 from server.store.stored_model import StoredModel
 from server.terminal.load_report import report_load
-from server.terminal.output import pull_report
+from server.terminal.progress import progress_report
 from server.worker.process import WORKER_COMMAND
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ async def _show_load(model: ServedModel) -> None:
         health = model.supervisor.health
         return (health.done_bytes, health.total_bytes) if health.state == "loading" else None
 
-    await report_load(loading, partial(pull_report, model.name))
+    await report_load(loading, partial(progress_report, model.name))
 
 
 def _model_lines(name: str, info: Mapping[str, Any]) -> str:

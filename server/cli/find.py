@@ -32,7 +32,7 @@ def model_here(name: str, store: "Store") -> "StoredModel":
 def fetched(name: str, store: "Store") -> "StoredModel":
     """Pull the model, with bars or lines on the error stream. Raises StoreError."""
     from server.store.pull import pull
-    from server.terminal.output import pull_report
+    from server.terminal.progress import progress_report
 
-    with pull_report(name) as report:
+    with progress_report(name) as report:
         return pull(name, store, report)

@@ -23,11 +23,11 @@ from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # likewise
 
 from engine.checkpoint.folder import ModelFolder
+from engine.progress import Progress, Report
 from server.store.errors import ModelCorrupt, ModelUnfit, PullFailed
 from server.store.manifest import FileRecord
 from server.store.model_files import choose, missing_file
 from server.store.model_id import ModelId
-from server.store.progress import Progress, Report
 from server.store.source import Delivery
 from server.store.staging import FreeBytes, Staging, delete, require_space
 
@@ -105,7 +105,7 @@ class HubSource:
                 _fetch(url, file, folder / file.name, _reporting(report, start, total_bytes))
         records: dict[str, FileRecord] = {}
         for file, start in zip(files, starts, strict=False):
-            report(Progress("verifying", start, total_bytes))
+            report(Progress("verifying", start, total_bytes, "bytes"))
             records[file.name] = _verify(folder / file.name, file)
         lacking = None if _is_gguf(files) else missing_file(ModelFolder(folder))
         if lacking is not None:
@@ -124,7 +124,7 @@ def _keep_only(names: set[str], folder: Path) -> None:
 
 
 def _reporting(report: Report, start: int, total_bytes: int) -> Callable[[int], None]:
-    return lambda now: report(Progress("downloading", start + now, total_bytes))
+    return lambda now: report(Progress("downloading", start + now, total_bytes, "bytes"))
 
 
 def _fetch(url: str, file: RemoteFile, target: Path, on_bytes: Callable[[int], None]) -> None:

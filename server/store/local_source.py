@@ -9,11 +9,11 @@ from pathlib import Path
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.checkpoint.folder import ModelFolder, open_file
 from engine.errors import CheckpointCorrupt, CheckpointError, CheckpointUnsupported
+from engine.progress import Progress, Report
 from server.store.errors import ModelCorrupt, ModelUnfit
 from server.store.manifest import FileRecord
 from server.store.model_files import choose
 from server.store.model_id import ModelId, model_id_of_file
-from server.store.progress import Progress, Report
 from server.store.source import Delivery
 from server.store.staging import FreeBytes, Staging, require_space
 from server.store.stored_model import StoredModel
@@ -73,7 +73,9 @@ class LocalSource:
             require_space(workspace, total_bytes, free_bytes)
             for name, file in self._files.items():
                 done_bytes = sum(record.bytes for record in records.values())
-                records[name] = _copy(file, workspace / name, Progress("copying", done_bytes, total_bytes), report)
+                records[name] = _copy(
+                    file, workspace / name, Progress("copying", done_bytes, total_bytes, "bytes"), report
+                )
             _check(workspace / next(iter(records)) if self._gguf else workspace)
         return Delivery(workspace, records)
 
@@ -104,7 +106,7 @@ def _copy(source: Path, target: Path, progress: Progress, report: Report) -> Fil
             digest.update(chunk)
             output.write(chunk)
             done_bytes += len(chunk)
-            report(Progress(progress.stage, progress.done_bytes + done_bytes, progress.total_bytes))
+            report(Progress(progress.stage, progress.done + done_bytes, progress.total, "bytes"))
     return FileRecord(done_bytes, digest.hexdigest())
 
 

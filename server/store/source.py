@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from engine.progress import Report
 from server.store.manifest import FileRecord
 from server.store.model_id import ModelId
-from server.store.progress import Report
 from server.store.staging import FreeBytes, Staging
 
 

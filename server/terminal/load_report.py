@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from time import monotonic
 
-from server.store.progress import Progress, Report
+from engine.progress import Progress, Report
 
 # A load that is over before is not worth a line.
 PATIENCE_SECONDS = 0.5
@@ -32,5 +32,5 @@ async def report_load(
         await asyncio.sleep(_POLL_SECONDS)
     with reporting() as report:
         while (so_far := loading()) is not None:
-            report(Progress("loading", *so_far))
+            report(Progress("loading", *so_far, "bytes"))
             await asyncio.sleep(_POLL_SECONDS)

@@ -1,17 +1,13 @@
-"""What the command line shows: bars and tables for people, plain lines for pipes. Knows no commands."""
+"""The output of the command line: tables for people, tab-separated lines for pipes. Knows no commands."""
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TextIO
 
 from server.sizes import megabytes
-from server.store.progress import Pace, Progress, Report
 from server.store.stored_model import StoredModel
-
-_PLAIN_STEP = 0.1
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -25,40 +21,9 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line about the command's doing, kept out of its result."""
+    """A line about the work of the command, on the error stream and so apart from its result."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
-
-
-@contextmanager
-def pull_report(name: str) -> Iterator[Report]:
-    """A report that shows how a pull comes along, on the error stream."""
-    if is_terminal(sys.stderr):
-        from server.terminal.rich_terminal import bar_report  # noqa: PLC0415  # Rich takes long to import
-
-        with bar_report(name) as report:
-            yield report
-    else:
-        yield _PlainLines(name)
-
-
-class _PlainLines:
-    """A line at each new stage and at every tenth of it."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._last = ("", 0)
-        self._pace = Pace()
-
-    def __call__(self, progress: Progress) -> None:
-        pace = self._pace.see(progress)
-        step = int(progress.done_bytes / progress.total_bytes / _PLAIN_STEP) if progress.total_bytes else 0
-        if (progress.stage, step) == self._last:
-            return
-        self._last = (progress.stage, step)
-        size = f" {megabytes(progress.done_bytes)} of {megabytes(progress.total_bytes)}" if progress.total_bytes else ""
-        speed = "" if pace is None or not size else f", {megabytes(int(pace[0]))}/s, {duration(pace[1])} left"
-        note(f"{self._name}: {progress.stage}{size}{speed}")
 
 
 def show_models(models: Sequence[StoredModel]) -> None:

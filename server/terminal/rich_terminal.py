@@ -7,67 +7,41 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from engine.progress import Progress as WorkProgress
-from engine.progress import Report as WorkReport
-from server.store.progress import Progress, Report
+from engine.progress import Progress, Report
+from server.sizes import megabytes
+from server.terminal.transfer import TransferSpeed, amount
 
 _NUMBERS = {"SIZE", "PARAMETERS", "PERPLEXITY", "BITS/BYTE", "DIVERGENCE", "TOP-1", "READ TOK/S", "WRITE TOK/S"}
 
 
 @contextmanager
 def bar_report(name: str) -> Iterator[Report]:
-    """A bar on the error stream, with bytes, speed and the time that is left."""
+    """A bar on the error stream, with the amount that is done, the latest figure and the time that is left."""
+    speed = TransferSpeed()
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None)
-
-        def report(progress: Progress) -> None:
-            description, total = f"{name}: {progress.stage}", progress.total_bytes or None
-            bar.update(task, description=description, completed=progress.done_bytes, total=total)
-
-        yield report
-
-
-@contextmanager
-def work_bar(name: str) -> Iterator[WorkReport]:
-    """A bar on the error stream for work on a model: what is counted, the latest figure, and the time that is left."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}", markup=False),
+        TextColumn("{task.fields[amount]}", markup=False),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None, unit="", note="")
+        task = bar.add_task(name, total=None, amount="", note="")
 
-        def report(progress: WorkProgress) -> None:
+        def report(progress: Progress) -> None:
+            now = speed.update(progress) if progress.unit == "bytes" else None
             bar.update(
                 task,
                 description=f"{name}: {progress.stage}",
                 completed=progress.done,
-                total=progress.total,
-                unit=progress.unit,
-                note=progress.note,
+                total=progress.total or None,
+                amount=amount(progress),
+                note=progress.note if now is None else f"{megabytes(int(now[0]))}/s",
             )
 
         yield report

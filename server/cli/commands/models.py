@@ -85,12 +85,13 @@ def verify(
     from server.exit_codes import CORRUPT
     from server.store.verify import can_be_verified
     from server.store.verify import verify as verify_model
-    from server.terminal.output import print_json, pull_report, say
+    from server.terminal.output import print_json, say
+    from server.terminal.progress import progress_report
 
     store = store_of(settings_of(config=config, models_dir=models_dir))
     found = []
     for name in names or can_be_verified(store):
-        with pull_report(name) as report:
+        with progress_report(name) as report:
             found.append(verify_model(name, store, report))
         if not as_json:
             say("\n".join(found[-1].in_words()))

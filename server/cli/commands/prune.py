@@ -42,7 +42,7 @@ def prune(
     from server.cli.jobs.new_model import name_after, new_model, source_of
     from server.cli.jobs.pruning_report import as_json_text, show
     from server.terminal.output import say
-    from server.terminal.work_terminal import work_report
+    from server.terminal.progress import progress_report
 
     settings = settings_of(models_dir=models_dir)
     content, store = read_text(text, "calibration"), store_of(settings)
@@ -52,7 +52,7 @@ def prune(
     device = prepare_device(settings.kernels, settings.threads)
     with (
         new_model(output or name_after(source, "pruned"), store, source, "pruned") as target,
-        work_report(source.id) as report,
+        progress_report(source.id) as report,
     ):
         pruned = prune(source.path, target.path, content, choice, device, report)
     if as_json:

@@ -64,7 +64,7 @@ def _show_load(client: "ChatClient", name: str) -> None:
 
     from server.terminal.chat_client import ChatFailed
     from server.terminal.load_report import report_load
-    from server.terminal.output import pull_report
+    from server.terminal.progress import progress_report
 
     def loading() -> tuple[int, int] | None:
         try:
@@ -73,7 +73,7 @@ def _show_load(client: "ChatClient", name: str) -> None:
             return None
         return (health["done_bytes"], health["total_bytes"]) if health["status"] == "loading" else None
 
-    asyncio.run(report_load(loading, partial(pull_report, name)))
+    asyncio.run(report_load(loading, partial(progress_report, name)))
 
 
 def _chat(chat: "TerminalChat", prompt: str | None) -> None:

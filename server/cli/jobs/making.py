@@ -12,7 +12,7 @@ from server.cli.jobs.new_model import name_after, new_model, source_of
 from server.settings import Settings
 from server.sizes import megabytes, shown
 from server.terminal.output import note, say
-from server.terminal.work_terminal import work_report
+from server.terminal.progress import progress_report
 
 Work = Callable[[Path, Path, Report], Written]
 _MAX_NAMED = 4
@@ -31,7 +31,7 @@ def make(name: str, output: str | None, settings: Settings, suffix: str, work: W
     source = source_of(name, store)
     with (
         new_model(output or name_after(source, suffix), store, source, suffix) as target,
-        work_report(source.id) as show,
+        progress_report(source.id) as show,
     ):
         written = work(source.path, target.path, show)
     if written.kept and written.num_quantized:

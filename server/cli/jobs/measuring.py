@@ -9,7 +9,8 @@ from engine.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
 from engine.evaluation.texts import Text
 from engine.progress import Progress, Report, Stop
 from server.cli.find import model_here, store_of
-from server.terminal.work_terminal import until_interrupted, work_report
+from server.terminal.interruption import until_interrupted
+from server.terminal.progress import progress_report
 
 if TYPE_CHECKING:
     from server.settings import Settings
@@ -52,7 +53,7 @@ class Measuring:
         settings: EvaluationSettings,
         stop: Stop,
     ) -> Evaluation | None:
-        with work_report(model.id) as report:
+        with progress_report(model.id) as report:
             return evaluate(self._load(model, report), reference, text, settings, report, stop)
 
     def _load(self, model: "StoredModel", report: Report | None = None) -> LoadedDecoder:

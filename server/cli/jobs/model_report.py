@@ -9,8 +9,7 @@ import msgspec
 from engine.evaluation.evaluate import Evaluation
 from server.cli.jobs.chart import Chart, Series
 from server.sizes import megabytes
-from server.terminal.output import note
-from server.terminal.work_terminal import show_rows
+from server.terminal.output import note, show_rows
 
 
 def show(evaluations: Sequence[Evaluation], against: str | None) -> None:

@@ -17,8 +17,9 @@ from server.settings import Settings
 from server.store.model_id import parse_model_id
 from server.store.staging import PARTIAL
 from server.store.store import Store
+from server.terminal.interruption import until_interrupted
 from server.terminal.output import note, say
-from server.terminal.work_terminal import until_interrupted, work_report
+from server.terminal.progress import progress_report
 
 _CURVE_LINES = 12
 _BAR = 40
@@ -48,7 +49,7 @@ def teach(
     with (
         new_model(output or name_after(made_from, "distilled"), store, made_from, f"taught by {master.id}") as target,
         until_interrupted() as stop,
-        work_report(target.name) as report,
+        progress_report(target.name) as report,
     ):
         done = distill(
             master.path,

@@ -48,10 +48,9 @@ def test_models_are_drawn_into_a_chart(bramley, readable, text, tmp_path):
 
 def test_a_table_for_people_has_a_line_per_model(bramley, readable, text):
     result = bramley("eval", readable("llama"), "--text", text, "--window", 64)
-    headings, row = (line.split("\t") for line in result.stdout.splitlines())
-    assert headings[:4] == ["MODEL", "SIZE", "PARAMETERS", "PERPLEXITY"]
+    (row,) = (line.split("\t") for line in result.stdout.splitlines())  # a pipe gets no headings, as from `ls`
     assert row[0] == "llama"
-    assert len(row) == len(headings)
+    assert len(row) == 7
 
 
 def test_an_interrupt_shows_what_was_measured_and_marks_it(environment, readable, text):

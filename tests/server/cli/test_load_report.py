@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import contextmanager
 
-from server.store.progress import Progress
+from engine.progress import Progress
 from server.terminal.load_report import report_load
 
 
@@ -22,4 +22,4 @@ def test_a_load_is_told_until_it_is_over_and_a_short_one_not_at_all():
     asyncio.run(report_load(loads(steps), reporting, patience_seconds=60))
     assert told == []
     asyncio.run(report_load(loads(steps), reporting, patience_seconds=0))
-    assert told == [Progress("loading", *step) for step in steps]
+    assert told == [Progress("loading", *step, "bytes") for step in steps]

