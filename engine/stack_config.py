@@ -1,0 +1,35 @@
+"""Read the stacks of the BART family from a configuration. Knows its keys; knows no arrays."""
+
+from engine.config import ConfigReader
+from engine.layers.activations import ACTIVATIONS
+from engine.layers.encoder_decoder import StackSpec
+
+
+def read_stacks(
+    config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, final_norm: bool, learned_positions: bool
+) -> tuple[StackSpec, StackSpec]:
+    """The encoder's and the decoder's stack; a model file says what its family does with norms and positions.
+
+    learned_positions: from a table, with two unused rows in front, else sinusoidal
+    """
+    encoder, decoder = (
+        StackSpec(
+            hidden_size=config.count("d_model"),
+            num_layers=config.count(f"{side}_layers"),
+            num_heads=config.count(f"{side}_attention_heads"),
+            inner_size=config.count(f"{side}_ffn_dim"),
+            activation=config.choice("activation_function", ACTIVATIONS, "gelu"),
+            embedding_scale=_embedding_scale(config),
+            pre_norm=pre_norm,
+            embedding_norm=embedding_norm,
+            final_norm=final_norm,
+            learned_positions=config.count("max_position_embeddings", 1024) if learned_positions else 0,
+            position_offset=2 if learned_positions else 0,
+        )
+        for side in ("encoder", "decoder")
+    )
+    return encoder, decoder
+
+
+def _embedding_scale(config: ConfigReader) -> float:
+    return float(config.count("d_model") ** 0.5) if config.flag("scale_embedding", default=False) else 1.0
