@@ -21,14 +21,13 @@ from server.api.rerank.route import router as rerank
 from server.api.responses.route import router as responses
 from server.api.responses.store import ResponseStore
 from server.api.tokens.route import router as tokens
-from server.http.addresses import ForgiveAddresses
 from server.http.binding import is_loopback
+from server.http.dialects import ForgiveAddresses
 from server.http.error_responses import install
-from server.http.hold_models import HoldModels
 from server.http.openapi import FAILURES, MESSAGE_FAILURES
 from server.http.pages import Pages
 from server.http.security import BodyLimit, HostGuard, KeyGuard, OriginGuard
-from server.http.traffic import Traffic
+from server.http.traffic import HoldModels, Traffic
 from server.models.registry import Registry
 from server.monitoring.metrics import Metrics
 from server.monitoring.status import Watch

@@ -1,13 +1,23 @@
-"""Errors in the words of the API that was called: the path decides. Knows paths and envelopes, not what failed."""
+"""How clients differ: the addresses that they ask at, and the form in which they read errors. Knows paths and
+envelopes; knows no route and not what failed."""
 
+import re
 from typing import Any, Literal, NotRequired
 
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
 from server.errors import ErrorEnvelope, ErrorRow, envelope, envelope_of, headers_of, row_of
-from server.http.addresses import canonical
+
+_SLASHES = re.compile(r"/{2,}")
+_LEADING_V1 = re.compile(r"^(?:/v1(?=/|$))+")
+# A full endpoint address given as base address, with the client's own path behind it.
+_PASTED_ENDPOINT = re.compile(
+    r"^(/chat/completions|/completions|/embeddings|/messages)(?:/v1)?"
+    r"(?=\1$|/(?:chat/)?completions$|/embeddings$|/models(?:/|$))"
+)
+_JSON = (b"content-type", b"application/json")
 
 OVERLOADED = 529
 
@@ -22,6 +32,27 @@ _TYPES = {
     429: "rate_limit_error",
     OVERLOADED: "overloaded_error",
 }
+
+
+def canonical(path: str) -> str:
+    """The one path under which a route is defined: no /v1 in front, no doubled or trailing slashes."""
+    path = _SLASHES.sub("/", path)
+    path = _LEADING_V1.sub("", path.rstrip("/"))
+    return _PASTED_ENDPOINT.sub("", path) or "/"
+
+
+class ForgiveAddresses:
+    """Middleware: canonical paths, and bodies read as JSON whatever curl calls them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = canonical(scope["path"])
+            headers = [header for header in scope["headers"] if header[0] != b"content-type"]
+            scope = {**scope, "path": path, "raw_path": path.encode(), "headers": [*headers, _JSON]}
+        await self._app(scope, receive, send)
 
 
 class AnthropicErrorDetails(TypedDict):

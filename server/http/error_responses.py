@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from engine.errors import EngineError
 from server.errors import INTERNAL, INTERNAL_MESSAGE, ApiError, ErrorRow
-from server.http.client_left import ClientLeft
 from server.http.dialects import error_response, refuse
+from server.http.traffic import CLIENT_LEFT, ClientLeft
 
 log = logging.getLogger("bramley.http")
 
@@ -42,7 +42,7 @@ async def _ours(_: Request, error: Exception) -> Response:
 
 
 async def _left(_: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # for the log; nobody reads it
+    return Response(status_code=CLIENT_LEFT)  # for the log; nobody reads it
 
 
 async def _unknown(_: Request, error: Exception) -> Response:

@@ -1,10 +1,14 @@
-"""Every request's id and log line, and how many are under way. Logs counts and times, never what people write."""
+"""Requests under way: their ids and log lines, the models they hold, and clients that leave before the answer.
 
+Logs counts and times, never the words of people.
+"""
+
+import asyncio
 import logging
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Coroutine, Mapping, MutableMapping
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,12 +16,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import ShuttingDown
 from server.http.dialects import error_response, speaks_anthropic
+from server.models.lease import holding
+from server.models.residency import Residency
 
 CLIENT_LEFT = 499
+T = TypeVar("T")
 ALWAYS_OPEN = frozenset({"/health", "/v1/health", "/metrics"})
 
 log = logging.getLogger("bramley.requests")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class ClientLeft(Exception):
+    """The client has closed its connection: nobody is there to read the answer."""
 
 
 class Traffic:
@@ -45,6 +56,21 @@ class Traffic:
         finally:
             self.num_running -= 1
             _write_line(scope, request_id, record, round((monotonic() - started) * 1000))
+
+
+class HoldModels:
+    """Middleware: a request holds its models until its answer has been sent, streams to their last event."""
+
+    def __init__(self, app: ASGIApp, residency: Residency) -> None:
+        self._app = app
+        self._residency = residency
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        with holding(self._residency):
+            await self._app(scope, receive, send)
 
 
 def _request_id(headers: Headers) -> str:
@@ -84,3 +110,22 @@ def _write_line(scope: Scope, request_id: str, record: MutableMapping[str, Any],
 def clean(text: str, max_characters: int = 200) -> str:
     """Text from outside in a form that cannot forge a log line."""
     return "".join(character if character.isprintable() else "?" for character in text[:max_characters])
+
+
+async def unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled as soon as the client closes its connection. Raises ClientLeft."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_departure(receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _departure(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -8,7 +8,7 @@ from server.api.models.schemas import Estimate, EstimatedMemory, EstimateRequest
 from server.api.shared.answer import requested_model
 from server.api.tokens.prompt import prompt_ids
 from server.errors import ModelTooLarge
-from server.http.client_left import unless_client_leaves
+from server.http.traffic import unless_client_leaves
 from server.models.registry import Registry
 from server.models.served_model import ServedModel
 from server.monitoring.status import model_state, model_status

@@ -16,7 +16,7 @@ from engine.requests import PrefixNote
 from server.errors import ApiError, envelope_of
 from server.generation.continuation import Delta
 from server.generation.generation import Choice, Generation, GenerationPlan, fold
-from server.http.client_left import ClientLeft, unless_client_leaves
+from server.http.traffic import ClientLeft, unless_client_leaves
 from server.models.registry import Registry
 from server.models.served_model import ServedModel
 from server.monitoring.metrics import Metrics

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.http.addresses import canonical
+from server.http.dialects import canonical
 
 
 @pytest.mark.parametrize(
