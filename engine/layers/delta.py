@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.convolution import CausalConvolution
 from engine.layers.linear import Linear
@@ -62,16 +62,16 @@ class GatedDeltaNet(Module):
         self._sizes = sizes
         self._activation = activation
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
         """x: (rows, length, hidden_size); returns the same shape."""
         sizes = self._sizes
-        tail, memory = rows.state(self._layer) or (None, None)
+        tail, memory = batch.state(self._layer) or (None, None)
         mixed, tail = self.conv1d(self.in_proj_qkv(x), tail)
         queries, keys, values = self._heads(ACTIVATIONS[self._activation](mixed))
         found, memory = mx.fast.gated_delta_update(
             queries, keys, values, self._decay(x), mx.sigmoid(self.in_proj_b(x)), memory
         )
-        rows.keep_state(self._layer, [tail, memory])
+        batch.keep_state(self._layer, [tail, memory])
         gate = self.in_proj_z(x).reshape(*x.shape[:2], sizes.num_value_heads, sizes.value_dim)
         gated = self.norm.gated(found.astype(x.dtype), gate, self._activation)
         return self.out_proj(gated.reshape(*x.shape[:2], -1))

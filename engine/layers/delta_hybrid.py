@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
 from engine.config import RopeSpec
 from engine.layers.attention import HeadSizes
 from engine.layers.causal import CausalLM, Pointwise
@@ -60,9 +60,9 @@ class Block(Module):
         self.input_layernorm = spec.norm(heads.hidden_size)
         self.post_attention_layernorm = spec.norm(heads.hidden_size)
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
         mixer = self.self_attn if self._attends else self.linear_attn
-        x = add_branch(x, mixer, self.input_layernorm, rows)
+        x = add_branch(x, mixer, self.input_layernorm, batch)
         return add_branch(x, self.mlp, self.post_attention_layernorm)
 
 

@@ -2,7 +2,8 @@
 
 import mlx.core as mx
 
-from engine.attention.rows import Rows
+from engine.attention.batch import Batch
+from engine.attention.options import AttentionOptions
 from engine.layers.attention import HeadSizes
 from engine.layers.linear import Linear
 from engine.layers.module import Module
@@ -30,19 +31,19 @@ class GatedAttention(Module):
         self._sizes = sizes
         self._rope = rope
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
         """x: (rows, length, hidden_size); returns the same shape."""
         sizes, shape = self._sizes, x.shape[:2]
         queries, gate = mx.split(self.q_proj(x).reshape(*shape, sizes.num_heads, -1), 2, axis=-1)
         queries = self.q_norm(queries).reshape(*shape, -1)
         keys = self.k_norm(self.k_proj(x).reshape(*shape, sizes.num_kv_heads, -1)).reshape(*shape, -1)
-        attended = rows.attend(
+        attended = batch.attend(
             self._layer,
             queries,
             keys,
             self.v_proj(x),
-            sizes.head_dim**-0.5,
+            AttentionOptions(sizes.score_scale),
             head_dim=sizes.head_dim,
-            turn=self._rope.turn(rows.planned_lengths),
+            rotation=self._rope.rotation(batch.planned_lengths),
         )
         return self.o_proj(attended * mx.sigmoid(gate.reshape(*shape, -1)))
