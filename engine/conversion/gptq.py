@@ -1,7 +1,7 @@
 """Checkpoints that GPTQ and AWQ have quantised, as MLX's packed arrays, value for value. Knows both layouts.
 
 GPTQ (AutoGPTQ, GPTQModel): qweight (in * bits / 32, out), qzeros (groups, out * bits / 32), scales (groups, out), g_idx
-(in); bits from a word's low end up, down a column. Version 1 stores zero points less one.
+(in); bits from a word's low end up, down a column. Version 1 stores zero points less one: see gptq_zeros.py.
 AWQ (AutoAWQ, "gemm"): qweight (in, out / 8), qzeros (groups, out / 8), scales (groups, out); eight columns of a word in
 the order 0 2 4 6 1 3 5 7.
 In both value = scale * (q - zero); MLX's bias is -scale * zero, in float32 where float16 cannot hold it exactly.
@@ -20,6 +20,7 @@ from engine.checkpoint.ggml_scales import Bytes, Floats
 from engine.checkpoint.json_object import shown
 from engine.checkpoint.load import load_entry
 from engine.checkpoint.tensors import Quantization, TensorEntry
+from engine.conversion.gptq_zeros import borrows, fits_better, stored_zeros, zeros_one_by_one, zeros_word_by_word
 from engine.conversion.tensor_reader import Arrays, TensorReader
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 
@@ -35,13 +36,15 @@ class Scheme:
     """The quantisation of a GPTQ or AWQ checkpoint.
 
     group_size: None is one group per row
-    zero_offset: added to the stored zero points
+    less_one: zero points are stored less one
+    borrows: and ones are taken from whole words; None where nothing tells
     """
 
     method: str
     bits: int
     group_size: int | None
-    zero_offset: int
+    less_one: bool = False
+    borrows: bool | None = None
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> "Scheme":
@@ -61,8 +64,8 @@ class Scheme:
         form = settings.get("checkpoint_format", "gptq")
         if method == "gptq" and form not in ("gptq", "gptq_v2"):
             raise CheckpointUnsupported("quantization_config.checkpoint_format", shown(form), "gptq, gptq_v2")
-        offset = 1 if method == "gptq" and form == "gptq" else 0
-        return cls(method, bits, None if group_size == -1 else group_size, offset)
+        less_one = method == "gptq" and form == "gptq"
+        return cls(method, bits, None if group_size == -1 else group_size, less_one, borrows(settings))
 
 
 class ForeignReader(TensorReader):
@@ -79,6 +82,7 @@ class ForeignReader(TensorReader):
         self._paths = frozenset(paths)
         self._ordered: dict[str, bool] = {}
         self._halves: dict[str, bool] = {}
+        self._borrows: dict[str, bool] = {}
         quantization = {path: how for path in paths if (how := self._inspect(path, checkpoint)) is not None}
         config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
         super().__init__(replace(checkpoint, config=config, quantization=quantization))
@@ -141,6 +145,7 @@ class ForeignReader(TensorReader):
         if parts["scales"].shape != (-(-columns // group_size), rows):
             raise CheckpointCorrupt(checkpoint.path.name, f"{shown(path)} has scales of another shape than its groups")
         fitting = next((each for each in _GROUP_SIZES if group_size % each == 0 and columns % each == 0), None)
+        self._borrows[path] = self._finds_borrows(parts, group_size)
         scales, zeros = self._scales(parts)
         biases = scales * zeros
         with np.errstate(over="ignore"):
@@ -167,15 +172,29 @@ class ForeignReader(TensorReader):
             return unpack_bits(np.ascontiguousarray(words.T).view(np.uint8), self._scheme.bits)
         return np.ascontiguousarray(_in_awq_order(words).T)
 
+    def _finds_borrows(self, parts: Mapping[str, TensorEntry], group_size: int) -> bool:
+        """Which way zero points were made less by one: what the settings say, else what the weights say."""
+        scheme, words = self._scheme, _array(parts["qzeros"])
+        if not scheme.less_one or scheme.borrows is not None:
+            return bool(scheme.borrows)
+        each, whole = zeros_one_by_one(words, scheme.bits), zeros_word_by_word(words, scheme.bits)
+        if (each == whole).all():
+            return False
+        values = self._values(parts["qweight"])
+        groups = _array(parts["g_idx"]) if "g_idx" in parts else np.arange(values.shape[1]) // group_size
+        return fits_better(values, groups, whole.T.astype(np.float32), each.T.astype(np.float32))
+
     def _scales(self, parts: Mapping[str, TensorEntry]) -> tuple[Floats, Floats]:
         """Scales and zero points, (out, groups) each."""
-        words = _array(parts["qzeros"])
-        if self._scheme.method == "gptq":
-            zeros = unpack_bits(np.ascontiguousarray(words).view(np.uint8), self._scheme.bits)
-        else:
+        words, path = _array(parts["qzeros"]), parts["qzeros"].name.rpartition(".")[0]
+        if self._scheme.method != "gptq":
             zeros = _in_awq_order(words)
+        elif not self._scheme.less_one:
+            zeros = stored_zeros(words, self._scheme.bits)
+        else:
+            zeros = (zeros_word_by_word if self._borrows[path] else zeros_one_by_one)(words, self._scheme.bits)
         scales = _array(parts["scales"]).astype(np.float32)
-        return scales.T, zeros.astype(np.float32).T + np.float32(self._scheme.zero_offset)
+        return scales.T, zeros.astype(np.float32).T
 
 
 def _parts(entries: Sequence[TensorEntry]) -> dict[str, TensorEntry]:

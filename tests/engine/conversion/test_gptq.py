@@ -52,7 +52,7 @@ def drawn(shape, bits, group_size, random, *, symmetric, order=None):
     rows, columns = shape
     groups = columns // group_size
     q = random.integers(0, 1 << bits, (rows, columns))
-    zeros = random.integers(1, 1 << bits, (groups, rows)) if not symmetric else np.full((groups, rows), 1 << bits - 1)
+    zeros = random.integers(0, 1 << bits, (groups, rows)) if not symmetric else np.full((groups, rows), 1 << bits - 1)
     scales = random.uniform(0.001, 0.02, (groups, rows)).astype(np.float16)
     of_column = np.arange(columns) // group_size if order is None else order
     values = scales.astype(np.float32)[of_column].T * (q - zeros[of_column].T).astype(np.float32)
@@ -69,7 +69,7 @@ def write(folder, method, bits, size, *, symmetric=True, order=None, version=1, 
         expected[path] = values
         if method == "gptq":
             tensors[f"{path}.qweight"] = words(q.T, bits)
-            tensors[f"{path}.qzeros"] = words((zeros - (version == 1)).T, bits).T
+            tensors[f"{path}.qzeros"] = words(((zeros - (version == 1)) % (1 << bits)).T, bits).T
             tensors[f"{path}.g_idx"] = groups.astype(np.int32)
             tensors[f"{path}.bias"] = np.zeros(shape[0], np.float16)
         else:
@@ -123,6 +123,46 @@ def test_every_value_is_kept(method, bits, group_size, more, tmp_path):
         np.testing.assert_array_equal(found[path], values, err_msg=path)
     halves = {arrays[f"{path}.scales"].dtype for path in MATRICES}
     assert halves == {mx.float16 if more.get("symmetric", True) else mx.float32}
+
+
+def write_with_zeros_of_0(folder, *, borrowing, meta=None, centred=False):
+    """A checkpoint of version 1 with a zero point of 0 in every word of a group; returns the values."""
+    write(folder, "gptq", 4, 64, symmetric=False, settings={"meta": meta} if meta else {})
+    random, expected = np.random.default_rng(7), {}
+    arrays = {name: np.array(each) for name, each in mx.load(str(folder / "model.safetensors")).items()}
+    for path, (rows, columns) in MATRICES.items():
+        zeros = random.integers(4, 12, (columns // 64, rows)) * (np.arange(rows) % 8 != 2)
+        around = np.repeat(zeros, 64, axis=0).T
+        spread = random.integers(-3, 4, (rows, columns)) if centred else random.integers(0, 16, (rows, columns))
+        q = np.clip(around + spread, 0, 15) if centred else spread
+        arrays[f"{path}.qweight"] = words(q.T, 4)
+        if borrowing:
+            whole = words(zeros.T, 4).T.view(np.uint32) - np.uint32(0x11111111)
+        else:
+            whole = words(((zeros - 1) & 15).T, 4).T.view(np.uint32)
+        arrays[f"{path}.qzeros"] = whole.view(np.int32)
+        scales = np.repeat(arrays[f"{path}.scales"].astype(np.float32), 64, axis=0).T
+        expected[path] = scales * (q - around).astype(np.float32)
+    mx.save_safetensors(str(folder / "model.safetensors"), {name: mx.array(each) for name, each in arrays.items()})
+    return expected
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"borrowing": False},
+        {"borrowing": False, "centred": True},
+        {"borrowing": False, "meta": {"quantizer": ["auto_gptq:0.7.1"]}},
+        {"borrowing": True, "meta": {"quantizer": ["gptqmodel:1.4.0"]}},
+        {"borrowing": True, "meta": {"quantizer": "gptqmodel:2.0.0"}},
+        {"borrowing": True, "centred": True},
+    ],
+)
+def test_zero_points_of_0_are_read_in_both_dialects(how, tmp_path):
+    expected = write_with_zeros_of_0(tmp_path / "theirs", **how)
+    convert(tmp_path / "theirs", tmp_path / "ours")
+    for path, values in values_of(tmp_path / "ours")[2].items():
+        np.testing.assert_array_equal(values, expected[path], err_msg=path)
 
 
 def test_columns_in_an_order_of_their_own_are_refused_or_expanded(tmp_path):
