@@ -1,4 +1,4 @@
-"""What a client is told when something fails: our own error classes, and one table for the engine's. No framework here.
+"""The errors that a client is told: our own error classes, and one table for the engine's. No framework here.
 
 ApiError                     carries status, type, code, param and headers
 ├── InvalidRequest           400  a value that no model here could honour
@@ -235,7 +235,7 @@ def headers_of(error: Exception) -> Mapping[str, str]:
 
 
 def envelope_of(error: Exception) -> ErrorEnvelope:
-    """What the client reads. The text of an unknown exception never leaves the server."""
+    """The error answer of any exception. The text of an unknown exception never leaves the server."""
     row = row_of(error)
     known = isinstance(error, ApiError | EngineError)
     param = error.param if isinstance(error, ApiError | RequestError) else None

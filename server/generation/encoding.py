@@ -44,7 +44,7 @@ def limits(context_length: int, truncate_prompt_tokens: int | None, *, truncate:
 
 
 def prompt_for(text: ModelText, input_type: str | None, prompt_name: str | None) -> str:
-    """What to put before every text. Raises ParameterInvalid for a prompt_name that the model does not have."""
+    """The prompt before every text. Raises ParameterInvalid for a prompt_name that the model does not have."""
     prompts = text.sentence.prompts
     if prompt_name is not None:
         if prompt_name not in prompts:
@@ -75,7 +75,7 @@ def encode_pairs(
 
 
 async def encode(model: ServedModel, request: EncodingRequest) -> list[bytes]:
-    """What the worker makes of the inputs, in their order: float32 in little-endian order."""
+    """The vectors or scores of the inputs, in their order: float32 in little-endian order."""
     return [output.values for output in await model.supervisor.encode(request)]
 
 

@@ -27,7 +27,7 @@ MANY = 64  # choices
 
 @dataclass(frozen=True, slots=True)
 class GenerationPlan:
-    """What is to be generated.
+    """The prompts of one request, and how they are to be continued.
 
     prompts: token ids; each is continued `num_choices` times
     sampling: its max_tokens is an upper bound, and shrinks to what the context leaves; 0 generates nothing
@@ -171,7 +171,7 @@ class Generation:
                 yield delta
 
     async def _measured(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[StepOutput, None]:
-        """What the worker makes of the requests, while the stopwatch runs. Raises StepFailed."""
+        """The outputs of the worker for the requests, while the stopwatch runs. Raises StepFailed."""
         self._stopwatch.send(requests, self._plan.num_choices)
         ending: Ending = "abort"
         try:

@@ -1,4 +1,4 @@
-"""What a request says an answer has to look like, as rules of a grammar. Knows request fields; compiles nothing.
+"""The form that a request asks of an answer, as rules of a grammar. Knows request fields; compiles nothing.
 
 Schemas are looked through here, without recursion, before anything walks through them.
 """
@@ -24,7 +24,7 @@ _ESCAPES = {"/": r"\/", "\n": r"\n", "\r": r"\r"}
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What an answer has to look like.
+    """The form that an answer has to have.
 
     rule: an expression of Lark for all of it
     param: the field that asks for it
@@ -37,7 +37,7 @@ class Structure:
 
 
 def structure_of(body: StructureFields) -> Structure | None:
-    """What a request asks for; None for any text. Raises GrammarInvalid and InvalidRequest. Not for the event loop."""
+    """The form that a request asks for; None for any text. Raises GrammarInvalid and InvalidRequest. Takes a while."""
     asked = [(param, make) for param, make in _asked(body) if make is not None]
     if len(asked) > 1:
         names = " and ".join(param for param, _ in asked)

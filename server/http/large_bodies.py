@@ -19,7 +19,7 @@ class LargeBodyRoute(APIRoute):
     """A route whose parameter `body`, if it has one, is made beside the event loop when much has been sent."""
 
     def get_route_handler(self) -> Handler:
-        """What the framework calls for each request."""
+        """The function that the framework calls for each request."""
         handle_small = super().get_route_handler()
         model = get_type_hints(self.endpoint).get("body")
         if model is None:

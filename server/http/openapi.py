@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of answers that no route declares: failures, and streams of events."""
+"""The answers in the OpenAPI document that no route declares: failures, and streams of events."""
 
 from typing import Any
 

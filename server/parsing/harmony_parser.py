@@ -38,7 +38,7 @@ class HarmonyParser:
         return self._field == "reasoning"
 
     def push(self, text: str) -> list[Piece]:
-        """What is certain with this text."""
+        """The pieces that are certain with this text."""
         self._text += text
         while self._text and self._advance():
             pass
@@ -46,7 +46,7 @@ class HarmonyParser:
         return out
 
     def finish(self) -> list[Piece]:
-        """What was held back."""
+        """The pieces that were held back."""
         out = self.push("")
         self._give(len(self._text))
         out += self._out

@@ -31,7 +31,7 @@ def pieces_of(calls: Iterable[Call]) -> list[Piece]:
 
 
 def joined(pieces: Sequence[Piece]) -> list[Piece]:
-    """The same with neighbours of one field put together, which is how a whole reply is told from its pieces."""
+    """The pieces with neighbours of one field put together, which is how a whole reply is told from its pieces."""
     whole: list[Piece] = []
     for piece in pieces:
         if whole and whole[-1].field == piece.field != "call":

@@ -44,13 +44,13 @@ class ReplyParser:
         return self._advance == self._think
 
     def push(self, text: str) -> list[Piece]:
-        """What is certain with this text."""
+        """The pieces that are certain with this text."""
         self._text += text
         self._read_on()
         return self._taken()
 
     def finish(self) -> list[Piece]:
-        """What was held back."""
+        """The pieces that were held back."""
         self._read_on()
         while self._section is not None:
             self._out += self._section.push(self._take(len(self._text)))

@@ -56,7 +56,7 @@ class Section:
         return key not in FIRST_KEYS if found["end"] else not any(each.startswith(key) for each in FIRST_KEYS)
 
     def push(self, text: str) -> list[Piece]:
-        """What can be told of the calls so far."""
+        """The pieces of calls that are certain so far."""
         if self._is_json is None and text.strip():
             self._is_json = text.lstrip()[0] in "{["
         self._whole.feed(text)
@@ -67,7 +67,7 @@ class Section:
 
     @property
     def rest(self) -> str:
-        """What has not been given out."""
+        """The text that has not been given out."""
         return self._head + "".join(self._kept)
 
     def close(self) -> tuple[list[Piece], str]:

@@ -1,4 +1,4 @@
-"""What all request bodies share: null is unset, unknown fields are ignored, known but unhonoured ones are refused."""
+"""The base of all request bodies: null is unset, unknown fields are ignored, known but unhonoured ones are refused."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar

@@ -34,7 +34,7 @@ def _stops_as_list(value: Any) -> Any:
 
 
 class StreamOptions(WireModel):
-    """What a stream carries besides text."""
+    """The counts that a stream carries besides text."""
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
@@ -92,5 +92,5 @@ SAMPLING_REFUSED: Refusals = {
 
 
 def refused_but(*honoured: str) -> Refusals:
-    """The same for an API that honours some of them."""
+    """The sampling fields of an API that honours some of them."""
     return {name: asks for name, asks in SAMPLING_REFUSED.items() if name not in honoured}

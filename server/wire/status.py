@@ -13,7 +13,7 @@ ModelState = Literal["unloaded", "waiting", "loading", "ready", "draining", "stu
 
 
 class ModelMemory(TypedDict):
-    """What a model takes. All of it goes back to the system when the model is unloaded.
+    """The memory of a model. All of it goes back to the system when the model is unloaded.
 
     resident_bytes: of its process, measured when it was last idle or asked about; 0 while there is none
     reserved_bytes: what admission counts for it: weights, overhead and the most its keys and values may take. While

@@ -17,7 +17,7 @@ from server.wire.base import Name, Refusals, Text, WireModel
 Pattern = Annotated[str, StringConstraints(max_length=MAX_PATTERN_CHARACTERS)]
 GrammarText = Annotated[str, StringConstraints(max_length=MAX_GRAMMAR_CHARACTERS)]
 Word = Annotated[str, StringConstraints(max_length=MAX_SCHEMA_CHARACTERS)]
-# Looked through by server.structure, which says better what is wrong with it; some clients send it as text.
+# Looked through by server.generation.structure, which says better what is wrong with it; some clients send it as text.
 Schema = Annotated[dict[str, Any], Field(max_length=MAX_OBJECT_VALUES)] | bool | Text
 Words = Annotated[list[Word], Field(min_length=1, max_length=MAX_WORDS)]
 
@@ -32,7 +32,7 @@ class JsonSchema(WireModel):
 
 
 class ResponseFormat(WireModel):
-    """What the answer is. A schema beside json_object is llama.cpp's form."""
+    """The kind of the answer. A schema beside json_object is llama.cpp's form."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     json_schema: JsonSchema | None = None
@@ -56,7 +56,7 @@ class StructuredOutputs(WireModel):
 
 
 class StructureFields(WireModel):
-    """All of them; a request may use one. Schemas are checked by server.structure, off the event loop."""
+    """All of them; a request may use one. Schemas are checked by server.generation.structure, off the event loop."""
 
     response_format: ResponseFormat = ResponseFormat()
     structured_outputs: StructuredOutputs = StructuredOutputs()
@@ -74,5 +74,5 @@ class StructureFields(WireModel):
         self._names.update(names)
 
     def called(self, field: str) -> str:
-        """What errors call a field."""
+        """The name of a field in errors."""
         return self._names.get(field, field)

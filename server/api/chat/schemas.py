@@ -95,7 +95,7 @@ class Reasoning(WireModel):
 
 
 class ConversationFields(WireModel):
-    """What the prompt of a conversation is made of."""
+    """The fields that make the prompt of a conversation."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     add_generation_prompt: bool = True

@@ -31,7 +31,7 @@ class TokenLists:
         }
 
     def of_prompt(self, echo: Echo, prompt: Sequence[ScoredToken]) -> CompletionLogprobs:
-        """The same for the echoed prompt; nothing stands before its first token, which has no score."""
+        """The lists of the echoed prompt; nothing stands before its first token, which has no score."""
         scored = self.of(prompt)
         first = f"token_id:{echo.first_id}" if self._by_id else echo.first_token
         return {

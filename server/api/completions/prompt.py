@@ -20,7 +20,7 @@ from server.wire.prompts import Prompt
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """What `echo` puts before a continuation.
+    """The prompt as `echo` puts it before a continuation.
 
     offsets: where in the text each token of the prompt begins, in characters; empty unless asked for
     first_token, first_id: the token that has no score

@@ -54,7 +54,7 @@ class CompletionRequest(SamplingFields):
 
     @property
     def scored_rivals(self) -> int | None:
-        """How many likely tokens are needed for each of the prompt's; None where prompts are not scored."""
+        """The number of likely tokens to score at each token of the prompt; None where prompts are not scored."""
         wanted = (self.logprobs if self.echo else None, self.prompt_logprobs)
         return max((each for each in wanted if each is not None), default=None)
 

@@ -74,7 +74,7 @@ def _prompt(text: ModelText, messages: Sequence[Item], question: str) -> tuple[i
 
 
 def _skipped_thought(text: ModelText, rules: ReplyRules) -> tuple[int, ...]:
-    """What closes a thought that the template has opened, or names the channel of the answer."""
+    """The tokens that close a thought that the template has opened, or name the channel of the answer."""
     close = ""
     if text.replies.is_harmony:
         close = _HARMONY_ANSWER

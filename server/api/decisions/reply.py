@@ -34,7 +34,7 @@ class DecisionReply:
         self._questions, self._asked, self._model_name = body.questions, asked, model_name
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> Decision:
-        """What there is to answer."""
+        """The answers to all questions."""
         return {
             "model": self._model_name,
             "answers": [

@@ -43,7 +43,7 @@ class MessageReply:
         self._has_begun = False
 
     def events(self, delta: Delta, usage: Callable[[], Usage]) -> bytes:
-        """What one delta opens, adds and closes; before the first one, that there is an answer."""
+        """The events of one delta; before the first one, the event that begins the answer."""
         frames = []
         if not self._has_begun:
             self._has_begun = True

@@ -58,7 +58,7 @@ class MessageToolChoice(WireModel):
 
 
 class MessageFields(SamplingFields):
-    """What the prompt of a message is made of. `tools` are read by server.message_input."""
+    """The fields that make the prompt of a message. `tools` are read by server.api.messages.prompt."""
 
     refused: ClassVar[Refusals] = {
         **SAMPLING_REFUSED,
@@ -95,7 +95,7 @@ class CountTokensRequest(MessageFields):
 
 
 class TokenCount(TypedDict):
-    """What a request would have for a prompt, in tokens."""
+    """The length of the prompt of a request, in tokens."""
 
     input_tokens: int
 

@@ -1,4 +1,4 @@
-"""What one model can do, for /models: read off the schemas and the code that honour it. Knows no HTTP."""
+"""The abilities of one model, for /models: read off the schemas and the code that honour it. Knows no HTTP."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +31,7 @@ _OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 def capabilities(info: Mapping[str, Any], text: ModelText) -> Capabilities:
-    """What the model is good for. info: the fields of engine.ModelInfo"""
+    """The abilities of a model. info: the fields of engine.ModelInfo"""
     kind, template = info["kind"], text.chat_template
     return {
         "completion": kind in GENERATIVE_KINDS,

@@ -61,7 +61,7 @@ async def _card(registry: Registry, model: ServedModel) -> ModelCard:
 
 
 async def _known(model: ServedModel) -> tuple[Mapping[str, Any], ModelText] | None:
-    """What there is to know of a model that is loaded; None while it is not."""
+    """The info and the text side of a model that is loaded; None while it is not."""
     info = model.supervisor.info
     try:
         return None if info is None else (info, await model.text())

@@ -12,7 +12,7 @@ from server.wire.status import ModelState
 
 
 class Capabilities(TypedDict):
-    """What a model is good for. fim: fills in the middle of a text; prompt_scores: echo with logprobs"""
+    """The abilities of a model. fim: fills in the middle of a text; prompt_scores: echo with logprobs"""
 
     completion: bool
     chat: bool
@@ -82,7 +82,7 @@ class EstimatedMemory(TypedDict):
 
 
 class Estimate(TypedDict):
-    """What a request with this prompt would meet now.
+    """The size, the place and the time of a request with this prompt, were it sent now.
 
     fits: prompt and answer are within the context
     cached_tokens: of the prompt, found among those of earlier requests; uncached_tokens: to be computed

@@ -38,7 +38,7 @@ def _failing(row: ErrorRow, status: str, message: str) -> JSONResponse:
 @router.get("/api/hello")
 @router.head("/api/hello", include_in_schema=False)
 async def hello() -> dict[str, str]:
-    """What a coding agent asks before its first request, to open the connection."""
+    """The request of a coding agent before its first real one, to open the connection."""
     return {"message": "hello"}
 
 

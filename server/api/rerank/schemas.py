@@ -27,7 +27,7 @@ Several = Annotated[Documents, BeforeValidator(_as_list)]
 
 
 class PairFields(WireModel):
-    """What all requests about pairs of texts share.
+    """The fields that all requests about pairs of texts share.
 
     truncate_prompt_tokens: of a pair; its second text is cut. truncate: -1 for it
     raw_scores: the classifier's logits as they are
@@ -114,7 +114,7 @@ class BilledUnits(TypedDict):
 
 
 class RerankMeta(TypedDict):
-    """What some clients look for."""
+    """The units that some clients look for."""
 
     billed_units: BilledUnits
 

@@ -139,7 +139,7 @@ def _output(item: Item, param: str) -> Item:
 
 
 def _reasoning(item: Item, param: str) -> str:
-    """What was thought; a summary where the text itself is not there."""
+    """The text of a thought; a summary where the text itself is not there."""
     content = text_of(item.get("content"), f"{param}.content")
     return content or text_of(item.get("summary"), f"{param}.summary")
 

@@ -49,7 +49,7 @@ class ResponseReply:
         self._answer = _begun(body, self.reply_id, model_name)
 
     def events(self, delta: Delta, usage: Callable[[], Usage]) -> bytes:
-        """What one delta opens, adds and closes; before the first one, that there is an answer."""
+        """The events of one delta; before the first one, the events that begin the answer."""
         begin = () if self._sequence_number else self._begin()
         # One after the other: each event shows the answer as it is at that moment.
         steps = chain(begin, self._step(delta.pieces, delta.tokens, delta.finish_reason))

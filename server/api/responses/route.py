@@ -52,7 +52,7 @@ async def list_input_items(
     order: Literal["asc", "desc"] = "desc",
     after: Name = "",
 ) -> Response:
-    """What it was asked with, a page at a time; after: the last item of the page before."""
+    """The items that a response was asked with, a page at a time; after: the last item of the page before."""
     items = _stored(request, response_id).input
     items = items if order == "asc" else items[::-1]
     places = [place for place, item in enumerate(items) if item["id"] == after]

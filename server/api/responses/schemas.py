@@ -135,7 +135,7 @@ class DeletedResponse(TypedDict):
 
 
 class InputItems(TypedDict):
-    """What a response was asked with."""
+    """The items that a response was asked with."""
 
     object: Literal["list"]
     data: list[dict[str, Any]]
@@ -145,7 +145,7 @@ class InputItems(TypedDict):
 
 
 class InputTokens(TypedDict):
-    """What a request would have for a prompt, in tokens."""
+    """The length of the prompt of a request, in tokens."""
 
     object: Literal["response.input_tokens"]
     input_tokens: int

@@ -24,7 +24,7 @@ class StoredResponse:
 
     @property
     def own_items(self) -> tuple[dict[str, Any], ...]:
-        """Those of this request and its answer."""
+        """The items of this request and its answer."""
         return (*self.input, *self.answer["output"])
 
 

@@ -19,7 +19,7 @@ Item = dict[str, Any]
 
 
 class CalledTool(NamedTuple):
-    """What a function that the model calls is to the client.
+    """The client's own tool behind a function that the model calls.
 
     is_custom: it takes free text instead of arguments
     """

@@ -33,7 +33,7 @@ def sampling_params(
     logprobs: int | None,
     grammar: Grammar | None = None,
 ) -> SamplingParams:
-    """What the engine is asked for. max_tokens of None or -1 is as much as the context holds."""
+    """The parameters of the engine for a request. max_tokens of None or -1 is as much as the context holds."""
     defaults = text.defaults
     given = body.model_fields_set
     search = {name: getattr(body if name in given else defaults, name) for name in _SEARCH_FIELDS}

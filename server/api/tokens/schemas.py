@@ -84,7 +84,7 @@ class RenderedPrompt(TypedDict):
 
 
 class TokenizerInfo(TypedDict):
-    """What a client needs to know to count tokens by itself."""
+    """The facts that a client needs to count tokens by itself."""
 
     tokenizer_class: str
     vocab_size: int
