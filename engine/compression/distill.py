@@ -78,13 +78,7 @@ def distill(
         lambda done, total: report(Progress("loading the teacher", done // 10**6, total // 10**6, "MB")),
     )
     student = _student(student_from, teacher, device, report)
-    windows = [
-        each
-        for each in cut_windows(text, teacher.tokenizer, settings.window_tokens)
-        if len(each) == settings.window_tokens
-    ]
-    if not windows:
-        raise TextUnusable(text.name, f"it has less than {settings.window_tokens} tokens, a single window")
+    windows = _windows(text, teacher, settings.window_tokens)
     names = student.trained_names(tables=student.random if settings.tables is None else settings.tables)
     trained = {name: student.weights[name] for name in names}
     _check_memory(student, trained)
@@ -108,6 +102,14 @@ def distill(
         resumed_at=resumed_at,
         dtype=kind,
     )
+
+
+def _windows(text: Text, teacher: LoadedDecoder, window_tokens: int) -> list[list[int]]:
+    """The text in windows of this length, without a shorter one at the end."""
+    windows = [each for each in cut_windows(text, teacher.tokenizer, window_tokens) if len(each) == window_tokens]
+    if not windows:
+        raise TextUnusable(text.name, f"it has less than {window_tokens} tokens, a single window")
+    return windows
 
 
 def _train(trainer: Trainer, folder: TrainingFolder, settings: TrainingSettings, report: Report, stop: Stop) -> None:
