@@ -23,6 +23,7 @@ from server.settings import Settings
 from server.store.errors import StoreError
 from server.store.store import Store
 from server.store.stored_model import StoredModel
+from server.terminal.chat_client import ChatClient, reachable
 from server.terminal.load_report import report_load
 from server.terminal.progress import progress_report
 from server.worker.process import WORKER_COMMAND
@@ -30,8 +31,6 @@ from server.worker.process import WORKER_COMMAND
 if TYPE_CHECKING:
     import socket
 
-# Addresses to listen on that are none to connect to.
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nothing is bound here
 # What to ask a model for first, by its kind: a route and its body.
 _QUESTION = "What is the capital of France?"
 _CHAT: tuple[str, dict[str, Any]] = (
@@ -93,18 +92,13 @@ def _run(settings: Settings, registry: Registry, opened: "socket.socket") -> int
     announcing: list[asyncio.Task[None]] = []
 
     def announce() -> None:
-        url = _url(settings.host, opened.getsockname()[1])
+        url = ChatClient(reachable(settings.host), opened.getsockname()[1]).url
         _say(f"Serving {', '.join(model.name for model in registry.named)} at {url}")
         key = ' -H "Authorization: Bearer YOUR_KEY"' if settings.keys() else ""
         announcing.append(asyncio.create_task(_announce_model(registry, url, key)))
 
     Listener(settings, build_app(settings, registry), registry, announce).run(sockets=[opened])
     return DONE
-
-
-def _url(host: str, port: int) -> str:
-    host = _ANYWHERE.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
 async def _announce_model(registry: Registry, url: str, key: str) -> None:

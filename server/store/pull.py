@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from engine.progress import Report, unheard
-from server.store.errors import ModelExists, ModelNotFound
+from server.store.errors import ModelNotFound
 from server.store.local_source import LocalSource, local_path
 from server.store.manifest import Manifest, write_manifest
 from server.store.model_id import ModelId
@@ -24,7 +24,7 @@ def pull(name: str, store: Store, report: Report = unheard, *, free_bytes: FreeB
     path = local_path(name)
     if path is not None:
         source: Source = LocalSource(path)
-        _refuse_another(store, source)
+        store.require_new(source.model_id)
     else:
         try:
             return store.find(name)
@@ -71,9 +71,3 @@ def _found(model_id: ModelId, store: Store) -> StoredModel | None:
         return store.find(str(model_id))
     except ModelNotFound:
         return None
-
-
-def _refuse_another(store: Store, source: Source) -> None:
-    other = _found(source.model_id, store)
-    if other is not None:
-        raise ModelExists(other.id, other.source)

@@ -5,12 +5,13 @@ ROOT/FOLDER/bramley.json is a model's manifest. ROOT/.partial/ is where models a
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
 
 from server.store.catalog import Catalog, shipped_catalog
-from server.store.errors import ModelIdInvalid, ModelNotFound, ModelUnfit
+from server.store.errors import ModelExists, ModelIdInvalid, ModelNotFound, ModelUnfit
 from server.store.hub_cache import HubCache
 from server.store.manifest import Manifest, read_manifest
 from server.store.model_id import ModelId, parse_model_id
@@ -75,6 +76,12 @@ class Store:
             freed_bytes = _num_bytes(staging.folder)
             staging.clear()
         return freed_bytes
+
+    def require_new(self, model_id: ModelId) -> None:
+        """Raise ModelExists where a model has this id already."""
+        with suppress(ModelNotFound):
+            other = self.find(str(model_id))
+            raise ModelExists(other.id, other.source)
 
     def claim(self, model_id: ModelId) -> Path:
         """The folder to publish a model to. Raises ModelUnfit where something else lies in its place."""

@@ -19,7 +19,7 @@ class ChatFailed(Exception):
 
 
 def reachable(host: str) -> str:
-    """The address to connect to for one to listen on."""
+    """The address at which this machine reaches a server that listens on `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host).strip("[]")  # noqa: S104  # nothing is bound here
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from engine.machine import memory_bytes
 from server.cli.doctor.finding import Finding, failure, ok, warning
 from server.sizes import megabytes
 
@@ -68,10 +69,11 @@ def _chip() -> Finding:
 
 def _memory() -> Finding:
     memory = psutil.virtual_memory()
-    found = f"{megabytes(memory.total)}, {megabytes(memory.available)} to spare"
+    available = min(memory.available, memory_bytes())
+    found = f"{megabytes(memory_bytes())}, {megabytes(available)} to spare"
     if sys.platform == "darwin" and (limit := _sysctl_number("iogpu.wired_limit_mb")):
         found += f", GPU limit set to {limit} MB"
-    if memory.available < _LEAST_FREE_BYTES:
+    if available < _LEAST_FREE_BYTES:
         return warning("memory", found, "Close programs, or serve a smaller model.")
     return ok("memory", found)
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from server.cli.find import model_here
-from server.store.errors import ModelExists, ModelNotFound
 from server.store.local_source import local_path
 from server.store.manifest import FileRecord, Manifest, write_manifest
 from server.store.model_id import ModelId, model_id_of_file, parse_model_id
@@ -45,7 +44,7 @@ def new_model(output: str, store: Store, made_from: StoredModel, how: str) -> It
         yield NewModel(output, path)
         return
     model_id = parse_model_id(output)
-    _refuse_another(store, model_id)
+    store.require_new(model_id)
     target = store.claim(model_id)
     with as_store_errors(store.root), Staging(store.root, model_id) as staging, staging.fresh_workspace("new") as space:
         yield NewModel(str(model_id), space / "model")
@@ -64,14 +63,6 @@ def _path(output: str) -> Path | None:
     if output.startswith((".", "/", "~")) or ("/" in output and path.parent.is_dir()):
         return path.absolute()
     return None
-
-
-def _refuse_another(store: Store, model_id: ModelId) -> None:
-    try:
-        other = store.find(str(model_id))
-    except ModelNotFound:
-        return
-    raise ModelExists(other.id, other.source)
 
 
 def _add_manifest(folder: Path, model_id: ModelId, source: str, task: str) -> None:
