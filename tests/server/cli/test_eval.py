@@ -43,7 +43,7 @@ def test_models_are_drawn_into_a_chart(bramley, readable, text, tmp_path):
     result = bramley("eval", readable("llama"), readable("qwen3"), "--text", text, "--window", 64, "--chart", chart)
     assert result.returncode == 0, result.stderr
     assert chart.read_bytes().startswith(b"\x89PNG")
-    assert len(result.stdout.splitlines()) == 3
+    assert len(result.stdout.splitlines()) == 2
 
 
 def test_a_table_for_people_has_a_line_per_model(bramley, readable, text):
