@@ -41,7 +41,7 @@ def evaluate(
     from engine.evaluation.texts import read_text
     from server.cli.jobs.chart import draw_chart, require_charts
     from server.cli.jobs.measuring import Measuring
-    from server.cli.jobs.model_report import as_chart, as_json_text, show
+    from server.cli.jobs.reports import as_chart, evaluations_as_json, show_evaluations
     from server.exit_codes import INTERRUPTED
     from server.terminal.output import say
 
@@ -50,9 +50,9 @@ def evaluate(
     measuring = Measuring(settings_of(models_dir=models_dir), against)
     found: list[Evaluation] = measuring.run(models, content, EvaluationSettings(window, max_tokens))
     if as_json:
-        say(as_json_text(found, against, window, interrupted=measuring.interrupted))
+        say(evaluations_as_json(found, against, window, interrupted=measuring.interrupted))
     else:
-        show(found, against)
+        show_evaluations(found, against)
     if chart is not None and found:
         draw_chart(chart, as_chart(found))
     if measuring.interrupted:

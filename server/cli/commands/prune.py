@@ -40,7 +40,7 @@ def prune(
     from engine.evaluation.texts import read_text
     from server.cli.find import store_of
     from server.cli.jobs.new_model import name_after, new_model, source_of
-    from server.cli.jobs.pruning_report import as_json_text, show
+    from server.cli.jobs.reports import pruned_as_json, show_pruned
     from server.terminal.output import say
     from server.terminal.progress import progress_report
 
@@ -56,6 +56,6 @@ def prune(
     ):
         pruned = prune(source.path, target.path, content, choice, device, report)
     if as_json:
-        say(as_json_text(pruned, target.name))
+        say(pruned_as_json(pruned, target.name))
     else:
-        show(pruned, source.id, target.name)
+        show_pruned(pruned, source.id, target.name)

@@ -1,4 +1,4 @@
-"""Evaluations as people and programs read them: a table, JSON, a chart."""
+"""Reports on models that were measured or pruned: lines and tables for people, JSON for programs, a chart."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -6,13 +6,14 @@ from typing import Any
 
 import msgspec
 
+from engine.compression.prune import Pruned
 from engine.evaluation.evaluate import Evaluation
 from server.cli.jobs.chart import Chart, Series
 from server.sizes import megabytes
-from server.terminal.output import note, show_rows
+from server.terminal.output import note, say, show_rows
 
 
-def show(evaluations: Sequence[Evaluation], against: str | None) -> None:
+def show_evaluations(evaluations: Sequence[Evaluation], against: str | None) -> None:
     """A line per model, and a note about each that was interrupted."""
     headings = ["MODEL", "SIZE", "PARAMETERS", "PERPLEXITY", "BITS/BYTE"]
     headings += [] if against is None else ["DIVERGENCE", "TOP-1"]
@@ -24,11 +25,13 @@ def show(evaluations: Sequence[Evaluation], against: str | None) -> None:
         note("Nothing was measured.")
 
 
-def as_json_text(evaluations: Sequence[Evaluation], against: str | None, window: int, *, interrupted: bool) -> str:
-    """Everything that was measured. Losses in nats, speeds in tokens per second."""
+def evaluations_as_json(
+    evaluations: Sequence[Evaluation], against: str | None, window: int, *, interrupted: bool
+) -> str:
+    """All figures of the evaluations. Losses in nats, speeds in tokens per second."""
     models = [asdict(each) | {"partial": each.partial} for each in evaluations]
     value = {"against": against, "window": window, "interrupted": interrupted, "models": models}
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    return _indented(value)
 
 
 def as_chart(evaluations: Sequence[Evaluation]) -> Chart:
@@ -37,6 +40,34 @@ def as_chart(evaluations: Sequence[Evaluation]) -> Chart:
     names = [f"{each.name} (partial)" if each.partial else each.name for each in evaluations]
     label = f"perplexity on {evaluations[0].text} (lower is better)"
     return Chart("Size and quality", "size in MB", label, [Series(points, names=names)])
+
+
+def show_pruned(pruned: Pruned, name: str, output: str) -> None:
+    """Say which parts were removed, and how large the model was and is."""
+    if pruned.influence:
+        removed = set(pruned.removed_layers)
+        say("Influence of each layer (1 - cosine of what goes in and what comes out):")
+        for layer, influence in enumerate(pruned.influence):
+            say(f"  {layer:3d}  {influence:.4f}{'  removed' if layer in removed else ''}")
+        numbers = ", ".join(map(str, pruned.removed_layers)) or "none"
+        say(f"Layers: {pruned.num_layers} to {pruned.num_layers - len(removed)}, without {numbers}.")
+    if pruned.inner_size is not None:
+        say(f"Neurons of each feed-forward layer: {pruned.inner_size[0]} to {pruned.inner_size[1]}.")
+    if pruned.kv_heads is not None:
+        say(f"Groups of heads in each layer: {pruned.kv_heads[0]} to {pruned.kv_heads[1]}.")
+    parameters, sizes = pruned.num_parameters, pruned.num_bytes
+    say(f"Parameters: {parameters[0] / 1e6:,.1f} M to {parameters[1] / 1e6:,.1f} M.")
+    say(f"{output} is here: {megabytes(sizes[1])}; {name} has {megabytes(sizes[0])}.")
+
+
+def pruned_as_json(pruned: Pruned, output: str) -> str:
+    """All figures of a pruned model. Pairs are before and after; sizes in bytes."""
+    value = asdict(pruned) | {"output": output}
+    return _indented(value)
+
+
+def _indented(value: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 def _row(each: Evaluation) -> list[str]:
