@@ -1,8 +1,8 @@
 """BART: post-norm encoder and decoder with learned positions (arXiv:1910.13461)."""
 
 from engine.config import ConfigReader
+from engine.configs.stacks import read_stacks
 from engine.layers.encoder_decoder import EncoderDecoderLM
-from engine.stack_config import read_stacks
 
 
 class Model(EncoderDecoderLM):

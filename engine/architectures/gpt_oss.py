@@ -81,7 +81,8 @@ class Model(CausalLM):
     def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
         """Part the fused, interleaved gate and up projections, and bring matrices to (experts, out, in).
 
-        Also those that OpenAI has packed, see engine.checkpoint.mxfp4_blocks; MLX folders have them parted.
+        Blocks that OpenAI has quantised are parted too, see engine.checkpoint.mxfp4_blocks; MLX folders have them
+        parted already.
         """
         for name, array in tensors:
             yield from _parted(name, array)

@@ -1,8 +1,8 @@
 """mBART: BART with pre-norm layers and a final norm on both sides (arXiv:2001.08210)."""
 
 from engine.config import ConfigReader
+from engine.configs.stacks import read_stacks
 from engine.layers.encoder_decoder import EncoderDecoderLM
-from engine.stack_config import read_stacks
 
 
 class Model(EncoderDecoderLM):

@@ -1,8 +1,8 @@
 """Pegasus: pre-norm encoder and decoder with computed positions (arXiv:1912.08777)."""
 
 from engine.config import ConfigReader
+from engine.configs.stacks import read_stacks
 from engine.layers.encoder_decoder import EncoderDecoderLM
-from engine.stack_config import read_stacks
 
 
 class Model(EncoderDecoderLM):

@@ -205,7 +205,7 @@ class EncoderModel(Encoder):
         return self.encoder.final_layer_norm(x)
 
     def rename(self, name: str) -> str | None:
-        """As in the whole model."""
+        """The names of the whole model's encoder."""
         if name == "encoder.embed_tokens.weight":
             return None
         for theirs, ours in _ENCODER_PARTS:

@@ -48,7 +48,7 @@ class Batch:
         rotation: Rotation | None = None,
         biases: Biases | None = None,
     ) -> mx.array:
-        """Store the new keys and values, and attend to what each row sees in this layer.
+        """Store the new keys and values, and attend to the keys that each row sees in this layer.
 
         queries: (rows, num_heads, length, head_dim); keys, values: (rows, num_kv_heads, length, head_dim)
         options: scale, softcap and sinks; the batch knows the rest

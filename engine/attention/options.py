@@ -7,7 +7,7 @@ import mlx.core as mx
 
 @dataclass(frozen=True, slots=True)
 class AttentionOptions:
-    """How queries see keys.
+    """The keys that queries see, and how scores become weights.
 
     causal: each query sees one key more than the query before it; else all queries see the same keys
     window: only that many of the last keys; None for all

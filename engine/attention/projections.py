@@ -29,7 +29,7 @@ class QKV:
         return int(self.queries.shape[-2])
 
     def of_rows(self, rows: slice) -> "QKV":
-        """The same of some of the rows."""
+        """Queries, keys and values of some of the rows."""
         return QKV(self.queries[rows], self.keys[rows], self.values[rows], self.head_dim, self.rotation)
 
     def rotated_heads(self, offsets: int | mx.array) -> tuple[mx.array, mx.array, mx.array]:

@@ -41,7 +41,7 @@ class UncachedBatch(Batch):
         rotation: Rotation | None = None,
         biases: Biases | None = None,
     ) -> mx.array:
-        """Attend to the new keys and values alone. See Batch.attend; biases are encoder-decoders' and not taken."""
+        """Attend to the new keys and values alone. See Batch.attend; biases are not taken."""
         new = QKV(queries, keys, values, head_dim, rotation)
         window = self._windows[layer]
         if window not in self._masks:
@@ -50,7 +50,7 @@ class UncachedBatch(Batch):
         return new.like_queries(attend(*new.rotated_heads(0), options))
 
     def biases(self, of_positions: PositionBias, length: int) -> Biases:
-        """Not for models with position biases: those are encoder-decoders."""
+        """Position biases belong to encoder-decoders, which have caches."""
         raise NotImplementedError
 
     def advance(self, length: int) -> None:

@@ -43,7 +43,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activate(kernels: Kernels | None, name: str, gate: mx.array, up: mx.array | None = None) -> mx.array:
-    """The function of this name of `gate`, times `up` where there is one of the same shape.
+    """Apply the function of this name to `gate`, times `up` where there is one of the same shape.
 
     kernels: the device's, or None
     """

@@ -147,7 +147,7 @@ class PostNormEncoder(Encoder):
         return x
 
     def attention_mask(self, mask: mx.array) -> mx.array:
-        """Which keys every token sees: all that are no padding. (batch, length) to (batch, 1, 1, length)."""
+        """The keys that every token sees: all that are no padding. (batch, length) to (batch, 1, 1, length)."""
         return mask[:, None, None]
 
     def scores(self, hidden: mx.array, mask: mx.array) -> mx.array:

@@ -21,7 +21,7 @@ CrossKeys = list[tuple[mx.array, mx.array]]
 
 @dataclass(frozen=True, slots=True)
 class StackSpec:
-    """What one stack, encoder or decoder, is made of.
+    """The sizes and norms of one stack, encoder or decoder.
 
     pre_norm: norms stand before attention and MLP instead of after
     embedding_norm, final_norm: a norm after the embeddings, and one after the last layer
@@ -66,7 +66,7 @@ class Attention(Module):
 
 
 class Layer(Module):
-    """What encoder and decoder layers share: residual steps around a norm, and the MLP."""
+    """The parts that encoder and decoder layers share: residual steps around a norm, and the MLP."""
 
     def __init__(self, spec: StackSpec) -> None:
         self.self_attn = Attention(spec.hidden_size, spec.num_heads)

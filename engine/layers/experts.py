@@ -99,7 +99,7 @@ def stack_experts(
 
 
 def stacked_name(name: str, projections: dict[str, str]) -> str | None:
-    """What `stack_experts` calls a tensor. The first expert speaks for all: None for the others."""
+    """The name that `stack_experts` gives a tensor; None for all experts but the first, which speaks for them."""
     match = _EXPERT.fullmatch(name)
     if match is None:
         return name

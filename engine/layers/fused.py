@@ -1,4 +1,4 @@
-"""Projections together with what stands around them: a norm before, a gate between, a sum after.
+"""Projections fused with the operations around them: a norm before, a gate between, a sum after.
 
 One call of a native kernel where there is one for the whole, else the same operations one after the other.
 """

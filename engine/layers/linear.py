@@ -171,7 +171,7 @@ class Linear(Weight):
 
     @property
     def layout(self) -> PanelLayout | None:
-        """How its weight lies in memory for the native kernels; None without them."""
+        """The layout of its weight for the native kernels; None without them."""
         return self._panels
 
     @property

@@ -23,7 +23,7 @@ class GatedMLP(ResidualBranch):
         return self.down_proj(self.inner(x))
 
     def inner(self, x: mx.array, norm: Norm | None = None) -> mx.array:
-        """What stands between the projections, for norm(x): (..., inner_size)."""
+        """The vectors between the projections, for norm(x): (..., inner_size)."""
         return self._widen.gate(x, self._activation, norm)
 
     def add_to(self, x: mx.array, norm: Norm) -> mx.array:

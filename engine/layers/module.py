@@ -1,4 +1,4 @@
-"""A tree of named arrays: what a layer's attributes are called is what the checkpoint calls its tensors."""
+"""A tree of named arrays. The attributes of a layer have the names of the checkpoint's tensors."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -22,7 +22,7 @@ class Module:
             setattr(self, name, device.in_precision(array))
 
     def arrays(self) -> dict[str, mx.array]:
-        """This module's own arrays by attribute name, without those of its parts."""
+        """This module's own arrays by attribute name, without the arrays of its parts."""
         return {name: value for name, value in self._public() if isinstance(value, mx.array)}
 
     def modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:

@@ -1,1 +1,1 @@
-"""C++ kernels for MLX's CPU backend: building, loading and what they compute."""
+"""C++ kernels for MLX's CPU backend: building, loading and arithmetic."""

@@ -43,7 +43,7 @@ _MACHINE: dict[Target, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """Everything besides the sources that decides what comes out.
+    """Everything besides the sources that decides the result.
 
     compiler: its program; identity: changes whenever another result is to be expected
     """
@@ -137,7 +137,7 @@ def _package(name: str, file: str) -> Path:
 
 
 def _identity(compiler: str, flags: Sequence[str]) -> str:
-    """The same in every environment with the same packages: a new checkout finds what another one has compiled.
+    """A text that is alike wherever packages are alike: a new checkout finds the kernels that another has compiled.
 
     The compiler counts by size and time of its file: asking it for its version would cost more than all the rest.
     """
@@ -150,7 +150,7 @@ def _identity(compiler: str, flags: Sequence[str]) -> str:
 
 
 def _cpu() -> str:
-    """What -march=native depends on: a home folder may be shared between machines."""
+    """The features of the CPU that -march=native reads: a home folder may be shared between machines."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
     kept = ("flags", "Features", "model", "CPU part", "CPU implementer")
     return "\n".join(line for line in lines if line.startswith(kept))
@@ -178,7 +178,7 @@ def _compile_all(toolchain: Toolchain, sources: Sequence[Path], objects: Sequenc
 
 
 def _run_into(path: Path, command: Sequence[str]) -> None:
-    """Run a command that writes one file, under a name of its own first: two processes may do the same at once."""
+    """Run a command that writes one file, under a name of its own first: two processes may write it at once."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="building-") as folder:
         result = Path(folder) / path.name
         try:
