@@ -24,6 +24,7 @@ OnProgress = Callable[[int, int], None]
 
 # Model types that are another's architecture under a name of their own.
 _SHARED_ARCHITECTURES = {
+    "gemma3": "gemma3_text",
     "mt5": "t5",
     "qwen3_5_moe_text": "qwen3_5_moe",
     "qwen3_5_text": "qwen3_5",

@@ -39,7 +39,25 @@ _OTHER_PARTS = {
     "mtp": "multi-token prediction",
 }
 # The text model inside a wrapper whose text_config does not name it.
-_TEXT_TYPES = {"gemma3": "gemma3_text", "gemma3n": "gemma3n_text", "mistral3": "mistral"}
+_TEXT_TYPES = {
+    "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
+    "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_text",
+    "mistral3": "mistral",
+}
+# Published wrappers leave out what their text model's class has by default.
+_UNSTATED: dict[str, dict[str, Any]] = {
+    "gemma3_text": {
+        "vocab_size": 262_208,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 131_072,
+    },
+}
 # Settings of the wrapper that hold for the text model where it has none of its own.
 _INHERITED = (
     "tie_word_embeddings",
@@ -96,6 +114,7 @@ def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(config.get("tie_word_embeddings"), bool):
         text["tie_word_embeddings"] = config["tie_word_embeddings"]
     text.setdefault("model_type", _TEXT_TYPES.get(str(config.get("model_type")), config.get("model_type")))
+    text = _UNSTATED.get(str(text["model_type"]), {}) | text
     for key in _NEVER_OWN:
         if isinstance(text.get(key), dict):
             text[key] = {text_name(f"{name}.").removesuffix("."): value for name, value in text[key].items()}
