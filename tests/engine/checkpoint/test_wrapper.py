@@ -33,14 +33,14 @@ def test_towers_and_heads_of_several_tokens_are_left_out_and_counted():
 
 def test_settings_of_the_whole_model_hold_for_its_text_model():
     config = {
-        "model_type": "gemma3",
+        "model_type": "mistral3",
         "tie_word_embeddings": False,
         "eos_token_id": [1, 2],
         "quantization": {"bits": 4, "language_model.model.layers.0.mlp.up_proj": {"bits": 8}},
         "text_config": {"hidden_size": 8, "tie_word_embeddings": True, "eos_token_id": None},
     }
     assert text_model(config, {}).config == {
-        "model_type": "gemma3_text",
+        "model_type": "mistral",
         "hidden_size": 8,
         "tie_word_embeddings": False,
         "eos_token_id": [1, 2],
@@ -51,3 +51,11 @@ def test_settings_of_the_whole_model_hold_for_its_text_model():
 def test_a_plain_model_stays_as_it_is():
     config = {"model_type": "llama", "hidden_size": 8}
     assert text_model(config, entries("model.norm.weight")).config is config
+
+
+def test_what_a_wrapper_leaves_unsaid_is_the_default_of_its_text_model_s_class():
+    """As in Gemma 3's own files, whose vocabulary and heads only transformers' code states."""
+    published = {"model_type": "gemma3", "text_config": {"hidden_size": 2560, "model_type": "gemma3_text"}}
+    text = text_model(published, {}).config
+    assert (text["vocab_size"], text["num_attention_heads"], text["num_key_value_heads"]) == (262_208, 8, 4)
+    assert text["hidden_size"] == 2560
