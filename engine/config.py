@@ -15,6 +15,8 @@ Number = TypeVar("Number", int, float)
 # Keys that change the result in one family or another, with the values that leave it as it is.
 _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "alibi": (False,),
+    "attention_out_bias": (False,),
+    "use_bias": (False,),
     "attention_chunk_size": (),
     "attention_multiplier": (),
     "attn_logit_softcapping": (),
@@ -45,6 +47,8 @@ _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "use_parallel_residual": (False,),
     "use_qk_norm": (False,),
 }
+# Numbers beside the usual ones of rope_parameters and rope_scaling, which change the result where they are set.
+_ROPE_EXTRAS = ("alpha", "llama_4_scaling_beta")
 _MAX_COUNT = 1 << 24
 
 
@@ -181,6 +185,14 @@ class ConfigReader:
         kinds = self.words("layer_types", ("full_attention", "sliding_attention"), num_layers, default)
         return [window if kind == "sliding_attention" else None for kind in kinds]
 
+    def patterned_windows(self, num_layers: int, default_pattern: int) -> list[int | None]:
+        """As layer_types says, else every `sliding_window_pattern`-th layer sees everything; the window is 4096."""
+        pattern = self.count("sliding_window_pattern", default_pattern)
+        window = self.count("sliding_window", 4096)
+        if self.has("layer_types"):
+            return self.windows(num_layers)
+        return [window if (layer + 1) % pattern else None for layer in range(num_layers)]
+
     def rope(
         self, head_dim: int, default_base: float = 10_000.0, *, default_part: float = 1.0, kind: str | None = None
     ) -> RopeSpec:
@@ -199,14 +211,31 @@ class ConfigReader:
         context = self.count("max_position_embeddings", 2048)
         return _rope_spec(parameters, dims, _finite("rope_theta", base), context, self)
 
+    def rope_extra(self, key: str) -> float | None:
+        """A number beside the usual ones of `rope_parameters` or `rope_scaling`; None when it is absent or null."""
+        self._read.add(f"rope.{key}")
+        value = self._rope_parameters().get(key)
+        return None if value is None else _finite(f"rope_parameters.{key}", value)
+
     def finish(self) -> None:
         """Refuse the model when a key that changes the maths is set and nobody has read it."""
+        for key in _ROPE_EXTRAS:
+            value = self._rope_parameters().get(key)
+            if value is not None and f"rope.{key}" not in self._read:
+                raise CheckpointUnsupported(f"rope_parameters.{key}", value, self._supported(()))
         for key, neutral in _NEUTRAL_VALUES.items():
             value = self._config.get(key)
             if key in self._read or value is None or value in neutral:
                 continue
-            supported = " or ".join(repr(each) for each in neutral) or "not set"
-            raise CheckpointUnsupported(key, value, f"{supported} for model_type {self._config.get('model_type')!r}")
+            raise CheckpointUnsupported(key, value, self._supported(neutral))
+
+    def _supported(self, neutral: Collection[Any]) -> str:
+        values = " or ".join(repr(each) for each in neutral) or "not set"
+        return f"{values} for model_type {self._config.get('model_type')!r}"
+
+    def _rope_parameters(self) -> Mapping[str, Any]:
+        found = (self._config.get(key) for key in ("rope_parameters", "rope_scaling"))
+        return next((each for each in found if isinstance(each, dict) and each), {})
 
     def _value(self, key: str, default: Any) -> Any:
         self._read.add(key)

@@ -10,6 +10,7 @@ from engine.attention.heads import join_heads, split_heads
 from engine.attention.options import AttentionOptions
 from engine.layers.fused import FusedProjections, Norm, ResidualBranch
 from engine.layers.linear import Linear
+from engine.layers.position_scaling import PositionScaling
 from engine.layers.rope import Rope
 
 
@@ -40,6 +41,7 @@ class SelfAttention(ResidualBranch):
     bias, output_bias: of the projections to queries, keys and values, and of the one back
     q_norm, k_norm: applied to every head before the rotation
     softcap: see AttentionOptions
+    scaling: of queries by their positions
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class SelfAttention(ResidualBranch):
         q_norm: Callable[[mx.array], mx.array] | None = None,
         k_norm: Callable[[mx.array], mx.array] | None = None,
         softcap: float | None = None,
+        scaling: PositionScaling | None = None,
     ) -> None:
         self.q_proj = Linear(sizes.hidden_size, sizes.num_heads * sizes.head_dim, bias=bias)
         self.k_proj = Linear(sizes.hidden_size, sizes.num_kv_heads * sizes.head_dim, bias=bias)
@@ -67,6 +70,7 @@ class SelfAttention(ResidualBranch):
         self._layer = layer
         self._sizes = sizes
         self._rope = rope
+        self._scaling = scaling
         self._options = AttentionOptions(sizes.score_scale, softcap=softcap)
 
     def __call__(self, x: mx.array, batch: Batch) -> mx.array:
@@ -80,6 +84,8 @@ class SelfAttention(ResidualBranch):
     def attended(self, x: mx.array, batch: Batch, norm: Norm | None = None) -> mx.array:
         """The heads' results for norm(x), side by side: (rows, length, num_heads * head_dim)."""
         queries, keys, values = self.heads(x, norm)
+        if self._scaling is not None:
+            queries = self._scaling.apply(queries, batch)
         rotation = None if self._rope is None else self._rope.rotation(batch.planned_lengths)
         if self._rope is not None and rotation is None:
             queries, keys = self._rotated(queries, batch), self._rotated(keys, batch)
