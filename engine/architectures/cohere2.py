@@ -34,7 +34,7 @@ class Model(CausalLM):
     def __init__(self, config: ConfigReader) -> None:
         sizes = HeadSizes(*config.heads())
         num_layers = config.count("num_hidden_layers")
-        windows = _windows(config, num_layers)
+        windows = config.patterned_windows(num_layers, 4)
         rope = Rope(config.rope(sizes.head_dim), interleaved=True)
         super().__init__(
             config.count("vocab_size"),
@@ -45,12 +45,3 @@ class Model(CausalLM):
             windows=windows,
             logit_scale=config.number("logit_scale", 0.0625),
         )
-
-
-def _windows(config: ConfigReader, num_layers: int) -> list[int | None]:
-    """As layer_types says, else every `sliding_window_pattern`-th layer sees everything."""
-    window = config.count("sliding_window", 4096)
-    pattern = config.count("sliding_window_pattern", 4)
-    if config.has("layer_types"):
-        return config.windows(num_layers)
-    return [window if (layer + 1) % pattern else None for layer in range(num_layers)]

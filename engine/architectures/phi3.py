@@ -6,10 +6,11 @@ from engine.attention.batch import Batch
 from engine.attention.heads import join_heads, split_heads
 from engine.attention.options import AttentionOptions
 from engine.config import ConfigReader
-from engine.layers.activations import ACTIVATIONS, activate
+from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes
 from engine.layers.causal import CausalLM, PreNormBlock
 from engine.layers.linear import Linear
+from engine.layers.mlp import FusedMLP
 from engine.layers.module import Module
 from engine.layers.norm import RMSNorm
 from engine.layers.rope import Rope
@@ -34,19 +35,6 @@ class Attention(Module):
         queries = self._rope(queries, batch.offsets, batch.planned_lengths)
         keys = self._rope(keys, batch.offsets, batch.planned_lengths)
         return self.o_proj(join_heads(batch.attend(self._layer, queries, keys, values, self._options)))
-
-
-class FusedMLP(Module):
-    """down(activation(gate(x)) * up(x)), gate and up in one projection."""
-
-    def __init__(self, hidden_size: int, inner_size: int, activation: str) -> None:
-        self.gate_up_proj = Linear(hidden_size, 2 * inner_size)
-        self.down_proj = Linear(inner_size, hidden_size)
-        self._activation = activation
-
-    def __call__(self, x: mx.array) -> mx.array:
-        gate, up = mx.split(self.gate_up_proj(x), 2, axis=-1)
-        return self.down_proj(activate(self._native, self._activation, gate, up))
 
 
 class Model(CausalLM):

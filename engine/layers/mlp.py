@@ -31,6 +31,19 @@ class GatedMLP(ResidualBranch):
         return self._narrow.add_to(x, self.inner(x, norm))
 
 
+class FusedMLP(Module):
+    """down(activation(gate(x)) * up(x)), gate and up in one projection. x: (..., hidden_size)."""
+
+    def __init__(self, hidden_size: int, inner_size: int, activation: str) -> None:
+        self.gate_up_proj = Linear(hidden_size, 2 * inner_size)
+        self.down_proj = Linear(inner_size, hidden_size)
+        self._activation = activation
+
+    def __call__(self, x: mx.array) -> mx.array:
+        gate, up = mx.split(self.gate_up_proj(x), 2, axis=-1)
+        return self.down_proj(activate(self._native, self._activation, gate, up))
+
+
 class MLP(Module):
     """Two projections with an activation between. x: (..., hidden_size).
 
