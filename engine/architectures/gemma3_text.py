@@ -45,6 +45,7 @@ class Model(CausalLM):
     """The whole model."""
 
     def __init__(self, config: ConfigReader) -> None:
+        config.choice("hidden_act", ACTIVATIONS, "gelu_pytorch_tanh")  # some files name it; hidden_activation counts
         sizes = HeadSizes(*config.heads(256), scale=config.number("query_pre_attn_scalar", 256.0) ** -0.5)
         num_layers = config.count("num_hidden_layers")
         windows = _windows(config, num_layers)

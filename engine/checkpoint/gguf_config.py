@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.checkpoint.folder import open_file
 from engine.checkpoint.gguf import GGUFHeader
+from engine.checkpoint.gguf_families import family_settings
 from engine.checkpoint.gguf_names import ARCHITECTURES, ROPE_FACTORS, GGUFArchitecture
 from engine.checkpoint.gguf_rope import read_rope_scaling
 from engine.checkpoint.gguf_settings import GGUFSettings
@@ -59,6 +60,7 @@ def read_config(header: GGUFHeader, file: str) -> dict[str, Any]:
         config |= _biases(header)
     factors = _rope_factors(header, config["head_dim"] // 2)
     config["rope_scaling"] = read_rope_scaling(settings, factors, config["rope_theta"])
+    config |= family_settings(settings, architecture.model_type, config)
     settings.finish(_NEUTRAL)
     return config
 

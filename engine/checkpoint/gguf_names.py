@@ -38,19 +38,28 @@ class GGUFArchitecture:
     layer_modules: GGUF's module names inside a block to Hugging Face's
     interleaved: llama.cpp's converter has reordered the rows of queries and keys for its interleaved rotation
     optional_biases: config.json says whether the projections have biases
+    offset_norms: llama.cpp's converter has added 1 to the weights of norms
     """
 
     model_type: str
     layer_modules: Mapping[str, str]
     interleaved: bool = False
     optional_biases: bool = False
+    offset_norms: bool = False
 
 
 _HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+_FOUR_NORMS = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
 ARCHITECTURES = {
     "llama": GGUFArchitecture("llama", _LAYER_MODULES, interleaved=True, optional_biases=True),
     "qwen2": GGUFArchitecture("qwen2", _LAYER_MODULES),
     "qwen3": GGUFArchitecture("qwen3", _LAYER_MODULES | _HEAD_NORMS),
+    "gemma2": GGUFArchitecture("gemma2", _LAYER_MODULES | _FOUR_NORMS, offset_norms=True),
+    "gemma3": GGUFArchitecture("gemma3_text", _LAYER_MODULES | _HEAD_NORMS | _FOUR_NORMS, offset_norms=True),
 }
 
 
@@ -72,7 +81,12 @@ def translate_tensors(
             continue
         module = _module(entry.name)
         name = _translated_name(entry, architecture, num_layers)
-        translated[name] = replace(entry, name=name, interleaved_heads=_checked_heads(entry, heads.get(module, 0)))
+        translated[name] = replace(
+            entry,
+            name=name,
+            interleaved_heads=_checked_heads(entry, heads.get(module, 0)),
+            addend=-1.0 if architecture.offset_norms and name.endswith("norm.weight") else 0.0,
+        )
     return translated
 
 

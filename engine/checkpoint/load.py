@@ -99,7 +99,8 @@ def _load_dense(file: BufferedReader, entry: TensorEntry) -> mx.array:
     if entry.dtype == "BOOL":
         data = np.minimum(data, 1)
     array = mx.array(_in_order(data.view(_NUMPY_TYPES[entry.dtype]).reshape(entry.shape), entry))
-    return array.view(mx.bfloat16) if entry.dtype == "BF16" else array
+    array = array.view(mx.bfloat16) if entry.dtype == "BF16" else array
+    return array + entry.addend if entry.addend else array
 
 
 def _load_blocks(file: BufferedReader, entry: TensorEntry, kind: GGMLType, *, exact: bool) -> PackedBlocks:
