@@ -3,9 +3,9 @@
 from typing import Any
 
 from engine.cache.blocks import block_tokens
-from engine.cache.content import Content
 from engine.cache.disk import DiskTier
 from engine.cache.kv_budget import KVBudget
+from engine.cache.layout import Content
 from engine.cache.prefix import PrefixStore
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.fingerprint import fingerprint

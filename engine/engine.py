@@ -27,10 +27,9 @@ from engine.requests import FinishReason, GenerationRequest, PrefixNote, Sampled
 from engine.runner import Runner
 from engine.sampling.grammar import GrammarCompiler, GrammarRow
 from engine.sampling.params import Grammar, SamplingParams
-from engine.scheduler import Scheduler, Step
+from engine.scheduler import Scheduler, Step, StepTime
 from engine.sequence import Sequence
 from engine.settings import EngineSettings, EngineStats
-from engine.step_time import StepTime
 from engine.text.load import load_tokenizer
 
 _log = logging.getLogger(__name__)

@@ -7,8 +7,7 @@ import mlx.core as mx
 from engine.attention.batch import Batch
 from engine.cache.kv_budget import TokenBytes
 from engine.cache.layout import Layout, Planes
-from engine.cache.slab import LayerSlab
-from engine.cache.slots import lone_slot
+from engine.cache.slots import LayerSlab, lone_slot
 from engine.layers.module import EncoderDecoder
 from engine.machine import memory_bytes
 from engine.model import CausalModel

@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 
 from engine.beam_row import BeamRow
-from engine.cache.content import Content
+from engine.cache.layout import Content
 from engine.cache.prefix import Block
 from engine.requests import SampledToken
 from engine.sampling.sampler import Sampled

@@ -9,7 +9,7 @@ import mlx.core as mx
 from engine.attention.batch import Batch
 from engine.beam_row import BeamRow
 from engine.cache.blocks import cut, put
-from engine.cache.content import Content
+from engine.cache.layout import Content
 from engine.cache.prefix import Block, PrefixStore
 from engine.cache.slots import Slot, SlotPool
 from engine.cache.snapshot_points import SnapshotPoints

@@ -15,8 +15,8 @@ from server.exit_codes import DONE, FAILURE, USAGE
 from server.http.binding import AddressRefused, listen, require_key_in_public
 from server.log_lines import set_up_logging
 from server.models.build import build_registry
-from server.models.lease import holding
 from server.models.registry import Registry
+from server.models.residency import holding
 from server.models.served_model import ServedModel
 from server.models.text import ModelText, load_text
 from server.settings import Settings

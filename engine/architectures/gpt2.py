@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 
 import mlx.core as mx
 
+from engine.attention.attend import AttentionOptions
 from engine.attention.batch import Batch
-from engine.attention.heads import join_heads, split_heads
-from engine.attention.options import AttentionOptions
+from engine.attention.qkv import join_heads, split_heads
 from engine.config import ConfigReader
 from engine.errors import CheckpointUnsupported
 from engine.layers.activations import ACTIVATIONS

@@ -2,9 +2,9 @@
 
 import mlx.core as mx
 
+from engine.attention.attend import AttentionOptions
 from engine.attention.batch import Batch
-from engine.attention.heads import join_heads
-from engine.attention.options import AttentionOptions
+from engine.attention.qkv import join_heads
 from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from engine.attention.options import AttentionOptions
+from engine.attention.attend import AttentionOptions
 from engine.config import ConfigReader
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM, PreNormBlock

@@ -5,12 +5,12 @@ from dataclasses import replace
 import mlx.core as mx
 
 from engine.attention.batch import Batch
-from engine.attention.heads import join_heads, split_heads
+from engine.attention.qkv import join_heads, split_heads
 from engine.config import ConfigReader, RopeSpec
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM, PreNormBlock
-from engine.layers.fused import Norm
+from engine.layers.linear import Norm
 from engine.layers.mlp import GatedMLP
 from engine.layers.norm import RMSNorm
 from engine.layers.rope import Rope

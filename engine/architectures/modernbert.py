@@ -2,9 +2,8 @@
 
 import mlx.core as mx
 
-from engine.attention.attend import attend
-from engine.attention.heads import join_heads, split_heads
-from engine.attention.options import AttentionOptions
+from engine.attention.attend import AttentionOptions, attend
+from engine.attention.qkv import join_heads, split_heads
 from engine.config import ConfigReader, RopeSpec
 from engine.layers.activations import ACTIVATIONS, activate
 from engine.layers.encoder import Encoder

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from engine.attention.attend import attend, with_bias
+from engine.attention.attend import AttentionOptions, attend, with_bias
 from engine.attention.batch import Batch, Biases
-from engine.attention.heads import join_heads, split_heads
-from engine.attention.options import AttentionOptions
+from engine.attention.qkv import join_heads, split_heads
 from engine.config import ConfigReader
 from engine.layers.activations import activate
 from engine.layers.encoder import Encoder

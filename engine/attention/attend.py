@@ -1,11 +1,35 @@
-"""Attention over given keys and values: the seam between the layers and the kernels. Knows arrays, no caches."""
+"""Attention over given keys and values, stored or not: the seam between the cache and the kernels."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import mlx.core as mx
 
-from engine.attention.options import AttentionOptions
+from engine.attention.qkv import Rotation
+from engine.cache.layout import Planes
 from engine.native.kernels import Kernels
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionOptions:
+    """The keys that queries see, and how scores become weights.
+
+    causal: each query sees one key more than the query before it; else all queries see the same keys
+    window: only that many of the last keys; None for all
+    softcap: scores become softcap * tanh(scores / softcap) before mask and window (Gemma 2)
+    sinks: (num_heads,) logits that join the softmax's denominator
+    mask: bool or additive float32, broadcastable to (rows, num_heads, length, context), the same for all heads where
+        there is a softcap
+    """
+
+    scale: float
+    causal: bool = True
+    window: int | None = None
+    softcap: float | None = None
+    sinks: mx.array | None = None
+    mask: mx.array | None = None
+
 
 Mask = mx.array | Literal["causal"] | None
 
@@ -96,3 +120,63 @@ def _attend_capped(
         scores = mx.where(mask, scores, -mx.inf) if mask.dtype == mx.bool_ else scores + mask
     weights = mx.softmax(scores, axis=-1, precise=True)
     return (weights @ values[:, :, None]).reshape(batch, num_heads, length, head_dim)
+
+
+@dataclass(frozen=True, slots=True)
+class KVLocation:
+    """The cache entries of each row. Each is one number for all rows, or (rows,) integers.
+
+    slots: the slot of the planes, None for the row's own number; no two rows with new tokens share a slot
+    starts: the entry that the first new token goes to; all new tokens must fit in
+    lengths: the number of entries that the row's last query sees, counted from entry 0, new tokens included
+    """
+
+    slots: int | mx.array | None
+    starts: int | mx.array
+    lengths: int | mx.array
+
+
+def attend_cached(
+    kernels: Kernels,
+    queries: mx.array,
+    planes: Planes,
+    tokens: Sequence[mx.array],
+    location: KVLocation,
+    options: AttentionOptions,
+    rotation: Rotation | None = None,
+    bits: int = 0,
+) -> tuple[mx.array, Planes]:
+    """Rotate queries and new keys, write new keys and values into their slots, and attend.
+
+    queries: float32, (rows, num_heads, length, head_dim), or (rows, length, num_heads * head_dim) as projections leave
+        them
+    planes: keys (slots, num_kv_heads, entries, head_dim) and values (..., value_dim); where bits is 8 or 4, quantised
+        keys, their scales and biases, and the same of values, as engine.cache.layout has them. The kernel writes them
+        where they lie when nothing else refers to them: the caller lets go of them and keeps what is returned
+    tokens: new keys and values, (rows, num_kv_heads, length, head_dim) or (rows, length, num_kv_heads * head_dim), in
+        the dtype of the planes unless these are quantised; none to attend only, and then the planes may be views
+    options: the lengths hold besides the mask
+    Returns the attended, (rows, num_heads, length, value_dim) or (rows, length, num_heads * value_dim) like the
+    queries, and the planes. A row's result is the same whatever it is computed with: other rows, more queries of its
+    own, or threads.
+    """
+    given = None
+    if rotation is not None:
+        given = (rotation.periods, rotation.offsets, rotation.interleaved, rotation.magnitude)
+    attended, *written = kernels.attend_cached(
+        queries,
+        planes,
+        tokens,
+        location.slots,
+        location.starts,
+        location.lengths,
+        options.scale,
+        options.causal,
+        options.window or 0,
+        options.softcap or 0.0,
+        options.sinks,
+        options.mask,
+        given,
+        bits,
+    )
+    return attended, written or planes

@@ -8,12 +8,9 @@ from itertools import groupby
 
 import mlx.core as mx
 
-from engine.attention.options import AttentionOptions
-from engine.attention.projections import QKV
-from engine.attention.rotation import Rotation
-from engine.attention.sequence_view import SequenceView
-from engine.attention.slab_view import SlabView
-from engine.attention.view import BatchView, PositionBias
+from engine.attention.attend import AttentionOptions
+from engine.attention.qkv import QKV, Rotation
+from engine.attention.views import BatchView, PositionBias, SequenceView, SlabView
 from engine.cache.layout import Planes
 from engine.cache.slots import Slot
 

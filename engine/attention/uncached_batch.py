@@ -5,12 +5,10 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from engine.attention.attend import attend, causal_mask
+from engine.attention.attend import AttentionOptions, attend, causal_mask
 from engine.attention.batch import Batch, Biases
-from engine.attention.options import AttentionOptions
-from engine.attention.projections import QKV
-from engine.attention.rotation import Rotation
-from engine.attention.view import PositionBias
+from engine.attention.qkv import QKV, Rotation
+from engine.attention.views import PositionBias
 
 
 class UncachedBatch(Batch):

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from engine.cache.content import Content
-from engine.cache.layout import Planes
+from engine.cache.layout import Content, Planes
 from engine.cache.slots import Slot
 from engine.native.kernels import Kernels
 

@@ -19,7 +19,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from engine.cache.content import Content
+from engine.cache.layout import Content
 from engine.cache.prefix import Block
 
 _log = logging.getLogger(__name__)

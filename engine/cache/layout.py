@@ -78,3 +78,20 @@ def _group_size(head_dim: int) -> int:
         if head_dim % size == 0:
             return size
     raise CheckpointUnsupported("head_dim", head_dim, "multiples of 32 with quantised keys and values")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Some tokens' planes. Those of one shape are stacked: a model whose layers are alike has a single array.
+
+    stacks: (planes, heads, tokens, width) each
+    order: for every plane, layer by layer, the stack that holds it
+    """
+
+    stacks: tuple[mx.array, ...]
+    order: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes in memory."""
+        return sum(stack.nbytes for stack in self.stacks)

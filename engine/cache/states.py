@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from engine.cache.content import Content
+from engine.cache.layout import Content
 
 
 class LayerState:

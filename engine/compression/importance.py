@@ -15,7 +15,7 @@ from engine.compression.stack import layers_of, parts_replaced
 from engine.evaluation.decoder import LoadedDecoder
 from engine.evaluation.errors import ModelUnfit
 from engine.layers.attention import SelfAttention
-from engine.layers.fused import Norm, ResidualBranch
+from engine.layers.linear import Norm, ResidualBranch
 from engine.layers.mlp import GatedMLP
 from engine.progress import Report
 

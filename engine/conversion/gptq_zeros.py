@@ -51,7 +51,7 @@ def fits_better(values: Bytes, groups: Bytes, these: Floats, those: Floats) -> b
     differs = these != those
     rows = np.flatnonzero(differs.any(axis=1))
     sums = np.zeros((len(rows), these.shape[1]), np.float32)
-    np.add.at(sums, (slice(None), groups), values[rows].astype(np.float32))
+    np.add.at(sums.T, groups, values[rows].astype(np.float32).T)
     means = sums / np.maximum(np.bincount(groups, minlength=these.shape[1]), 1)
     gain = (np.abs(those[rows] - means) - np.abs(these[rows] - means))[differs[rows]]
     return bool(gain.sum() > _SURE * np.sqrt(max(len(gain), 1)))

@@ -24,8 +24,8 @@ from engine.embedding.reader import Reader, build_reader
 from engine.embedding.sentence_settings import MODULES_FILE, SentenceSettings, read_sentence_settings
 from engine.errors import CheckpointUnsupported, ContextLengthExceeded, NotFinite, ParameterInvalid
 from engine.model import OnProgress
+from engine.scheduler import StepTime
 from engine.settings import EngineStats, KernelChoice, ModelInfo
-from engine.step_time import StepTime
 
 _log = logging.getLogger(__name__)
 _BATCH_FAILED = "The engine failed while reading this input."

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from engine.attention.attend import AttentionOptions
 from engine.attention.batch import Batch
-from engine.attention.heads import join_heads, split_heads
-from engine.attention.options import AttentionOptions
-from engine.layers.fused import FusedProjections, Norm, ResidualBranch
-from engine.layers.linear import Linear
+from engine.attention.qkv import join_heads, split_heads
+from engine.layers.linear import FusedProjections, Linear, Norm, ResidualBranch
 from engine.layers.position_scaling import PositionScaling
 from engine.layers.rope import Rope
 

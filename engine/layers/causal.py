@@ -6,8 +6,7 @@ import mlx.core as mx
 
 from engine.attention.batch import Batch
 from engine.cache.spec import CacheSpec
-from engine.layers.fused import add_branch
-from engine.layers.linear import Embedding, Linear
+from engine.layers.linear import Embedding, Linear, add_branch
 from engine.layers.module import Architecture, Module
 
 Pointwise = Callable[[mx.array], mx.array]

@@ -11,9 +11,9 @@ from engine.layers.attention import HeadSizes
 from engine.layers.causal import CausalLM, Pointwise
 from engine.layers.convolution import flat_kernel
 from engine.layers.delta import DeltaSizes, GatedDeltaNet
-from engine.layers.fused import add_branch
 from engine.layers.gated_attention import GatedAttention
 from engine.layers.hybrid import index_in_kind
+from engine.layers.linear import add_branch
 from engine.layers.module import Module
 from engine.layers.norm import RMSNorm, UnitOffsetRMSNorm
 from engine.layers.rope import Rope

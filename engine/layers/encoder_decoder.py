@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.attention.attend import attend
+from engine.attention.attend import AttentionOptions, attend
 from engine.attention.batch import Batch
-from engine.attention.heads import join_heads, split_heads
-from engine.attention.options import AttentionOptions
+from engine.attention.qkv import join_heads, split_heads
 from engine.layers.activations import activate
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import EncoderDecoder, Module

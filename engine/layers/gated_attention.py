@@ -2,8 +2,8 @@
 
 import mlx.core as mx
 
+from engine.attention.attend import AttentionOptions
 from engine.attention.batch import Batch
-from engine.attention.options import AttentionOptions
 from engine.layers.attention import HeadSizes
 from engine.layers.linear import Linear
 from engine.layers.module import Module

@@ -1,14 +1,108 @@
-"""Matrix products with dense or quantised weights: the seam between the architectures and the kernels."""
+"""Linear layers and embeddings, dense or quantised, alone or fused: the seam to the kernels' products."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import mlx.core as mx
 
 from engine.checkpoint.checkpoint import Quantization
 from engine.device import Device
+from engine.layers.activations import ACTIVATIONS
 from engine.layers.module import Module
-from engine.layers.panels import Multiplication, PanelLayout, has_kernels
+from engine.layers.norm import RMSNorm
 from engine.native.kernels import Kernels
+
+_GROUP_SIZES = (32, 64, 128)
+_AFFINE_BITS = (2, 3, 4, 5, 6, 8)
+
+
+class Multiplication(Protocol):
+    """x @ weight.T + bias for each of some weights: (..., columns) to (..., rows)."""
+
+    def __call__(
+        self,
+        x: mx.array,
+        norm: mx.array | None = None,
+        eps: float = 0.0,
+        residual: mx.array | None = None,
+        activation: str | None = None,
+    ) -> list[mx.array]:
+        """Multiply, and in one call normalise before, gate, and add after.
+
+        norm, eps: x goes through a root-mean-square norm first; norm is (columns,)
+        residual: added to the one result
+        activation: of two weights, the one result is activation(first) * second
+        """
+
+
+def has_kernels(quantization: Quantization) -> bool:
+    """True when there are kernels for this quantisation."""
+    if quantization.mode == "affine":
+        return quantization.bits in _AFFINE_BITS and quantization.group_size in _GROUP_SIZES
+    return quantization.mode == "mxfp4" and quantization.group_size == 32
+
+
+@dataclass(frozen=True, slots=True)
+class PanelLayout:
+    """The contents of an array of panels: (..., rows / 16, bytes) uint8 for a weight of (..., rows, columns).
+
+    dtype: of dense values, or of the scales of quantised ones
+    quantization: None where the values are dense
+    """
+
+    kernels: Kernels
+    rows: int
+    columns: int
+    dtype: mx.Dtype
+    quantization: Quantization | None
+
+    def fits(self, other: "PanelLayout | None") -> bool:
+        """True when two weights can be multiplied in one call."""
+        return other is not None and self._arguments == other._arguments
+
+    def panels(self, weight: mx.array, scales: mx.array | None = None, biases: mx.array | None = None) -> mx.array:
+        """Panels of a dense weight, or of MLX's quantised arrays."""
+        q = self.quantization
+        if q is None or scales is None:
+            return self.kernels.panels_of_dense(weight)
+        return self.kernels.panels_of_quantized(weight, scales, biases, q.group_size, q.bits, q.mode)
+
+    def multiplication(
+        self, panels: Sequence[mx.array], rows: Sequence[int], biases: Sequence[mx.array | None]
+    ) -> Multiplication:
+        """The call that multiplies with weights of one layout, which may differ in their number of rows."""
+        kernel = self.kernels.multiply_dense if self.quantization is None else self.kernels.multiply_quantized
+        fixed = (list(panels), list(rows), list(biases), *self._arguments)
+
+        def multiply(
+            x: mx.array,
+            norm: mx.array | None = None,
+            eps: float = 0.0,
+            residual: mx.array | None = None,
+            activation: str | None = None,
+        ) -> list[mx.array]:
+            return kernel(x, *fixed, norm, eps, residual, activation)
+
+        return multiply
+
+    def multiply_chosen(self, x: mx.array, stack: mx.array, chosen: mx.array) -> mx.array:
+        """x @ stack[chosen].T: x (..., 1 or n, 1, columns), chosen (..., n) to (..., n, 1, rows)."""
+        dense = self.quantization is None
+        kernel = self.kernels.multiply_dense_chosen if dense else self.kernels.multiply_quantized_chosen
+        return kernel(x, stack, chosen, self.rows, *self._arguments)
+
+    def take(self, panels: mx.array, ids: mx.array) -> mx.array:
+        """Rows by number, in float32: (...) integers to (..., columns)."""
+        kernel = self.kernels.take_dense if self.quantization is None else self.kernels.take_quantized
+        return kernel(panels, ids, self.rows, *self._arguments)
+
+    @property
+    def _arguments(self) -> tuple[Any, ...]:
+        q = self.quantization
+        if q is None:
+            return self.columns, self.dtype
+        return self.columns, q.group_size, q.bits, q.mode, self.dtype
 
 
 class Weight(Module):
@@ -16,7 +110,7 @@ class Weight(Module):
 
     weight: (..., rows, columns) in a float type; quantised, (..., rows, columns * bits / 32) uint32
     scales, biases: (..., rows, columns / group_size), where it is quantised; biases in affine mode only
-    With native kernels, `weight` holds all of it in panels (engine.layers.panels).
+    With native kernels, `weight` holds all of it in panels (engine.layers.linear).
     """
 
     weight: mx.array
@@ -195,3 +289,62 @@ class Embedding(Weight):
 
     def __call__(self, ids: mx.array) -> mx.array:
         return self.take(ids)
+
+
+Norm = Callable[[mx.array], mx.array]
+
+
+class ResidualBranch(Module):
+    """Base of the parts of a block that add their result to the block's input by themselves."""
+
+    def add_to(self, x: mx.array, norm: Norm, *context: Any) -> mx.array:
+        """x + self(norm(x), *context)."""
+        raise NotImplementedError
+
+
+def add_branch(x: mx.array, branch: Callable[..., mx.array], norm: Norm, *context: Any) -> mx.array:
+    """x + branch(norm(x), *context)."""
+    if isinstance(branch, ResidualBranch):
+        return branch.add_to(x, norm, *context)
+    return x + branch(norm(x), *context)
+
+
+class FusedProjections:
+    """Projections of one input, in one call where their weights lie in one layout.
+
+    They are looked at when they are first used: their weights are then where they stay.
+    """
+
+    def __init__(self, *linears: Linear) -> None:
+        self._linears = linears
+        self._call: Multiplication | None = None
+        self._looked = False
+
+    def project(self, x: mx.array, norm: Norm | None = None) -> list[mx.array]:
+        """Each projection of norm(x). x: (..., columns); returns (..., rows) for each."""
+        call = self._one_call()
+        if call is not None and isinstance(norm, RMSNorm):
+            return call(x, norm.factors, norm.eps)
+        x = x if norm is None else norm(x)
+        return [linear(x) for linear in self._linears] if call is None else call(x)
+
+    def gate(self, x: mx.array, activation: str, norm: Norm | None = None) -> mx.array:
+        """activation(first(norm(x))) * second(norm(x)); activation is a name in ACTIVATIONS."""
+        call = self._one_call()
+        if call is not None and isinstance(norm, RMSNorm):
+            return call(x, norm.factors, norm.eps, activation=activation)[0]
+        x = x if norm is None else norm(x)
+        if call is not None:
+            return call(x, activation=activation)[0]
+        first, second = self._linears
+        return ACTIVATIONS[activation](first(x)) * second(x)
+
+    def add_to(self, residual: mx.array, x: mx.array) -> mx.array:
+        """residual + the one projection of x."""
+        call = self._one_call()
+        return residual + self._linears[0](x) if call is None else call(x, residual=residual)[0]
+
+    def _one_call(self) -> Multiplication | None:
+        if not self._looked:
+            self._call, self._looked = multiplication(self._linears), True
+        return self._call

@@ -3,8 +3,7 @@
 import mlx.core as mx
 
 from engine.layers.activations import activate
-from engine.layers.fused import FusedProjections, Norm, ResidualBranch
-from engine.layers.linear import Linear
+from engine.layers.linear import FusedProjections, Linear, Norm, ResidualBranch
 from engine.layers.module import Module
 
 

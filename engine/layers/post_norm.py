@@ -5,7 +5,7 @@ import mlx.core as mx
 from engine.attention.batch import Batch
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import Mixing, Pointwise
-from engine.layers.fused import Norm
+from engine.layers.linear import Norm
 from engine.layers.module import Module
 from engine.layers.norm import RMSNorm
 from engine.layers.rope import Rope

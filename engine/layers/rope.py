@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from engine.attention.rotation import Rotation
+from engine.attention.qkv import Rotation
 from engine.config import RopeSpec
 
 _MOST_ROTATIONS = 64  # of different lengths that are kept

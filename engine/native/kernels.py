@@ -51,7 +51,7 @@ class Kernels(Protocol):
         bits: int = 0,
         /,
     ) -> list[mx.array]:
-        """The attended, then the written planes where there are new tokens. See engine.attention.attend_cached."""
+        """The attended, then the written planes where there are new tokens. See engine.attention.attend."""
 
     def choose(self, logits: mx.array, number: int = 0, /) -> list[mx.array]:
         """The best token and the log of the sum of exponentials of each row; then ids and logits of the best ones."""
@@ -94,7 +94,7 @@ class Kernels(Protocol):
     ) -> mx.array:
         """MLX's quantised arrays (..., rows, words) as panels (..., rows / 16, bytes)."""
 
-    # The rest of their arguments describes the layout: see engine.layers.panels, which passes them through.
+    # The rest of their arguments describes the layout: see engine.layers.linear, which passes them through.
 
     def multiply_dense(self, x: mx.array, panels: Arrays, rows: Sequence[int], /, *layout: object) -> list[mx.array]:
         """x @ weight.T + bias for each of several dense weights of one layout."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.text.spellings import Spellings
+from engine.text.subword import Spellings
 
 if TYPE_CHECKING:  # the server answers before Jinja is loaded
     from engine.text.chat_template import ChatTemplate, Message

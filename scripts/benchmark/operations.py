@@ -12,10 +12,8 @@ from time import perf_counter
 
 import mlx.core as mx
 
-from engine.attention.attend_cached import KVLocation, attend_cached
-from engine.attention.heads import split_heads
-from engine.attention.options import AttentionOptions
-from engine.attention.rotation import Rotation
+from engine.attention.attend import AttentionOptions, KVLocation, attend_cached
+from engine.attention.qkv import Rotation, split_heads
 from engine.device import prepare_device
 from engine.native.kernels import Kernels
 from engine.sampling.params import SamplingParams

@@ -18,7 +18,7 @@ import numpy as np
 
 from engine.checkpoint.checkpoint import Quantization
 from engine.device import prepare_device
-from engine.layers.panels import PanelLayout
+from engine.layers.linear import PanelLayout
 
 ROUNDS = 9
 LARGE = (16_384, 32_768)  # rows and columns: 300 MB in 4 bits, more than any last-level cache

@@ -17,7 +17,7 @@ from server.generation.continuation import Continuation, Delta, ScoredToken, Tex
 from server.limits import MAX_SENT_GRAMMAR_CHARACTERS
 from server.models.served_model import ServedModel
 from server.models.text import ModelText
-from server.monitoring.stopwatch import Ending, Stopwatch
+from server.monitoring.metrics import Ending, Stopwatch
 from server.parsing.choose import Parser
 from server.parsing.piece import Call, Field, Piece, joined
 from server.wire.usage import Usage

@@ -16,8 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import ShuttingDown
 from server.http.dialects import error_response, speaks_anthropic
-from server.models.lease import holding
-from server.models.residency import Residency
+from server.models.residency import Residency, holding
 
 CLIENT_LEFT = 499
 T = TypeVar("T")

@@ -6,7 +6,9 @@ Lives on one event loop.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
@@ -334,3 +336,28 @@ def _fail(ticket: _Ticket, error: Exception) -> None:
     with contextlib.suppress(asyncio.InvalidStateError):
         ticket.granted.set_exception(error)
         ticket.granted.exception()  # all who waited may have left
+
+
+_held: ContextVar[list[Place] | None] = ContextVar("held", default=None)
+
+
+@contextmanager
+def holding(residency: Residency) -> Iterator[None]:
+    """Models that `hold` is called for inside of this stay until its end."""
+    places: list[Place] = []
+    token = _held.set(places)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+        for place in places:
+            residency.release(place)
+
+
+async def hold(residency: Residency, tenant: Tenant) -> None:
+    """Have the model in memory, loading or loaded, until the work at hand ends. Raises what `acquire` raises."""
+    places = _held.get()
+    if places is None:
+        raise RuntimeError("a model can only be held inside of `holding`")
+    if not any(place.tenant is tenant and not place.gone.is_set() for place in places):
+        places.append(await residency.acquire(tenant))

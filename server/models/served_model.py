@@ -9,10 +9,8 @@ from time import monotonic
 from typing import Any
 
 from server.errors import WrongModelKind
-from server.models.footprint import Measured, Measurements, Share, guess, resident_bytes, share
-from server.models.lease import hold
-from server.models.prefill_rate import PrefillRate
-from server.models.residency import Residency
+from server.models.footprint import Measured, Measurements, PrefillRate, Share, guess, resident_bytes, share
+from server.models.residency import Residency, hold
 from server.models.text import ModelText, load_text
 from server.store.stored_model import StoredModel
 from server.worker.supervisor import Supervisor

@@ -8,9 +8,8 @@ import pytest
 from engine.cache.kv_budget import KVBudget, TokenBytes
 from engine.requests import GenerationRequest
 from engine.sampling.params import SamplingParams
-from engine.scheduler import Scheduler
+from engine.scheduler import Scheduler, StepTime
 from engine.sequence import Sequence
-from engine.step_time import StepTime
 
 
 def sequence(prompt_tokens: int, max_tokens: int = 4, priority: int = 0, arrival: float = 0.0) -> Sequence:

@@ -13,8 +13,8 @@ from server.api.chat.schemas import (
 )
 from server.api.shared.answer import answer, loaded, requested_model
 from server.generation.generation import GenerationPlan
-from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
+from server.http.security import LargeBodyRoute
 from server.models.served_model import GENERATIVE_KINDS, ServedModel
 
 router = APIRouter(route_class=LargeBodyRoute)

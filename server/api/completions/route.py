@@ -10,8 +10,8 @@ from server.api.completions.reply import CompletionReply
 from server.api.completions.schemas import Completion, CompletionRequest
 from server.api.shared.answer import answer, loaded, requested_model
 from server.errors import UnsupportedParameter
-from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
+from server.http.security import LargeBodyRoute
 from server.models.served_model import GENERATIVE_KINDS
 
 router = APIRouter(route_class=LargeBodyRoute)

@@ -12,7 +12,7 @@ from server.api.decisions.schemas import Decision, DecisionRequest
 from server.api.shared.answer import answer_whole, loaded, requested_model
 from server.generation.continuation import TextRules
 from server.generation.generation import GenerationPlan
-from server.http.large_bodies import LargeBodyRoute
+from server.http.security import LargeBodyRoute
 from server.models.served_model import GENERATIVE_KINDS
 
 router = APIRouter(route_class=LargeBodyRoute)

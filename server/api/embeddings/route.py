@@ -13,7 +13,7 @@ from server.api.embeddings.schemas import EmbeddingList, EmbeddingRequest
 from server.api.shared.answer import requested_model
 from server.errors import UnsupportedParameter
 from server.generation.encoding import encode, encode_inputs, limits, prompt_for, usage
-from server.http.large_bodies import LargeBodyRoute
+from server.http.security import LargeBodyRoute
 from server.http.traffic import unless_client_leaves
 from server.models.served_model import ServedModel
 from server.models.text import ModelText

@@ -11,8 +11,8 @@ from server.api.messages.prompt import chat_request
 from server.api.messages.reply import MessageReply
 from server.api.messages.schemas import CountTokensRequest, Message, MessageFields, MessageRequest, TokenCount
 from server.api.shared.answer import answer, json_answer, requested_model
-from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
+from server.http.security import LargeBodyRoute
 from server.models.text import ModelText
 
 router = APIRouter(route_class=LargeBodyRoute)

@@ -20,7 +20,7 @@ from server.api.rerank.schemas import (
 from server.api.shared.answer import json_answer, requested_model
 from server.errors import InvalidRequest
 from server.generation.encoding import encode, encode_pairs, floats, limits, usage
-from server.http.large_bodies import LargeBodyRoute
+from server.http.security import LargeBodyRoute
 from server.http.traffic import unless_client_leaves
 from server.models.served_model import ServedModel
 from server.wire.usage import InputUsage

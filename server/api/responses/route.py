@@ -15,8 +15,8 @@ from server.api.responses.schemas import Response as ResponseObject
 from server.api.responses.store import ResponseStore, StoredResponse
 from server.api.shared.answer import answer, json_answer, requested_model
 from server.errors import InvalidRequest, PreviousResponseNotFound, ResponseNotFound, UnsupportedParameter
-from server.http.large_bodies import LargeBodyRoute
 from server.http.openapi import STREAMED
+from server.http.security import LargeBodyRoute
 from server.models.text import ModelText
 from server.wire.base import Name
 

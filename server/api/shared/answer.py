@@ -19,8 +19,7 @@ from server.generation.generation import Choice, Generation, GenerationPlan, fol
 from server.http.traffic import ClientLeft, unless_client_leaves
 from server.models.registry import Registry
 from server.models.served_model import ServedModel
-from server.monitoring.metrics import Metrics
-from server.monitoring.stopwatch import Stopwatch
+from server.monitoring.metrics import Metrics, Stopwatch
 from server.wire.sampling import StreamOptions
 from server.wire.usage import Usage
 

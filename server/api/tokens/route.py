@@ -21,7 +21,7 @@ from server.api.tokens.schemas import (
     TokenizerInfo,
     TokenPiece,
 )
-from server.http.large_bodies import LargeBodyRoute
+from server.http.security import LargeBodyRoute
 from server.models.text import ModelText
 
 router = APIRouter(route_class=LargeBodyRoute)

@@ -6,8 +6,7 @@ import pytest
 
 from engine.attention.batch import Batch
 from engine.cache.layout import layout_for
-from engine.cache.slab import Slab
-from engine.cache.slots import Slot
+from engine.cache.slots import Slab, Slot
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.device import prepare_device
 from engine.model import build_model

@@ -6,11 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.attention.attend import attend
-from engine.attention.attend_cached import KVLocation, attend_cached
-from engine.attention.heads import join_heads, split_heads
-from engine.attention.options import AttentionOptions
-from engine.attention.rotation import Rotation
+from engine.attention.attend import AttentionOptions, KVLocation, attend, attend_cached
+from engine.attention.qkv import Rotation, join_heads, split_heads
 from engine.cache.layout import Quantised, layout_for
 
 

@@ -12,7 +12,7 @@ from engine.checkpoint.checkpoint import open_checkpoint
 from engine.sampling.grammar import GrammarCompiler
 from engine.text.load import load_tokenizer
 from server.errors import UnsupportedParameter
-from server.generation.reply_grammar import Wanted, reply_grammar
+from server.generation.reply_grammar import ReplyConstraints, reply_grammar
 from server.generation.structure import Structure
 from server.parsing.choose import ReplyFormat
 from server.parsing.formats import CALL_FORMATS, GENERIC, ThinkingFormat
@@ -94,7 +94,7 @@ def calls(replies: ReplyFormat, text: str) -> list[tuple[str, dict]]:
 @pytest.mark.parametrize("name", STYLES)
 def test_what_a_family_is_made_to_write_is_read_as_calls(tokenizer, write, name):
     text_of = model(tokenizer, calls=STYLES[name])
-    grammar = reply_grammar(text_of, Wanted(tools=TOOLS, must_call=True))
+    grammar = reply_grammar(text_of, ReplyConstraints(tools=TOOLS, must_call=True))
     seen = set()
     for seed in range(6):
         for called, arguments in calls(text_of.replies, write(grammar, seed)):
@@ -105,7 +105,7 @@ def test_what_a_family_is_made_to_write_is_read_as_calls(tokenizer, write, name)
 
 def test_gpt_oss_is_made_to_call_on_its_channel(tokenizer, write):
     text_of = model(tokenizer, is_harmony=True)
-    grammar = reply_grammar(text_of, Wanted(tools=TOOLS[:1], must_call=True, thinking="possible"))
+    grammar = reply_grammar(text_of, ReplyConstraints(tools=TOOLS[:1], must_call=True, thinking="possible"))
     ((name, arguments),) = calls(text_of.replies, write(grammar, 1, "<|channel|>commentary"))
     assert name == "get_weather"
     jsonschema.validate(arguments, WEATHER)
@@ -120,7 +120,7 @@ def test_texts_stand_as_they_are_where_a_family_writes_them_so(tokenizer, write,
     text_of = model(tokenizer, calls=STYLES[name])
     parameter = shape.text_parameter.replace("$key", "code").replace("$value", value)
     first = shape.begin + shape.call.replace("$name", "run").replace("$parameters", parameter) + shape.end
-    text = write(reply_grammar(text_of, Wanted(tools=(tool,), must_call=True, only_one_call=True)), 1, first)
+    text = write(reply_grammar(text_of, ReplyConstraints(tools=(tool,), must_call=True, only_one_call=True)), 1, first)
     assert text == first
     parser = text_of.replies.parser({"run": tool.function.parameters}, thinks=True, is_thinking=False)
     pieces = joined([*parser.push(text), *parser.finish()])
@@ -146,7 +146,7 @@ def test_what_is_asked_for_begins_after_the_reasoning(tokenizer, write, thinking
     first = first.replace("<think>", marks.begin).replace("</think>", marks.end)
     if marks is TOKENS:
         first = first.replace(", <|im_start|> 8", "")  # no special token is part of a text
-    wanted = Wanted(DIGIT, thinking=thinking, thinking_budget=budget)
+    wanted = ReplyConstraints(DIGIT, thinking=thinking, thinking_budget=budget)
     grammar = reply_grammar(model(tokenizer, thinking=marks), wanted)
     for seed in range(3):
         rest = write(grammar, seed, first or ("4" if thinking == "possible" else "")).removeprefix(first)
@@ -155,7 +155,9 @@ def test_what_is_asked_for_begins_after_the_reasoning(tokenizer, write, thinking
 
 
 def test_reasoning_ends_with_its_budget(tokenizer, write):
-    grammar = reply_grammar(model(tokenizer, thinking=TOKENS), Wanted(DIGIT, thinking="begun", thinking_budget=7))
+    grammar = reply_grammar(
+        model(tokenizer, thinking=TOKENS), ReplyConstraints(DIGIT, thinking="begun", thinking_budget=7)
+    )
     for seed in range(5):
         text = write(grammar, seed)
         reasoning, _, answer = text.partition(TOKENS.end)
@@ -166,11 +168,11 @@ def test_reasoning_ends_with_its_budget(tokenizer, write):
 
 def test_a_budget_needs_a_token_to_end_with(tokenizer):
     with pytest.raises(UnsupportedParameter, match="</think>"):
-        reply_grammar(model(tokenizer, thinking=THINKING), Wanted(thinking="begun", thinking_budget=7))
+        reply_grammar(model(tokenizer, thinking=THINKING), ReplyConstraints(thinking="begun", thinking_budget=7))
 
 
 def test_a_budget_alone_leaves_the_answer_free(tokenizer, compiler):
-    grammar = reply_grammar(model(tokenizer, thinking=TOKENS), Wanted(thinking="begun", thinking_budget=5))
+    grammar = reply_grammar(model(tokenizer, thinking=TOKENS), ReplyConstraints(thinking="begun", thinking_budget=5))
     row = compiler.begin(grammar)
     row.take(tokenizer.encode("a b<repo_name> whatever {comes} next <|im_start|> and so on", add_special_tokens=False))
     assert row.error is None
@@ -178,11 +180,11 @@ def test_a_budget_alone_leaves_the_answer_free(tokenizer, compiler):
 
 
 def test_nothing_asked_for_is_no_grammar(tokenizer):
-    assert reply_grammar(model(tokenizer, thinking=THINKING), Wanted(thinking="begun")) is None
-    assert reply_grammar(model(tokenizer), Wanted(tools=TOOLS)) is None
+    assert reply_grammar(model(tokenizer, thinking=THINKING), ReplyConstraints(thinking="begun")) is None
+    assert reply_grammar(model(tokenizer), ReplyConstraints(tools=TOOLS)) is None
 
 
 def test_a_random_choice_of_choices_is_written_in_full(tokenizer, write):
     words = [f"word {random.Random(seed).random()}" for seed in range(50)]
     rule = " | ".join(map(json.dumps, words))
-    assert write(reply_grammar(model(tokenizer), Wanted(Structure(rule, "guided_choice"))), 3) in words
+    assert write(reply_grammar(model(tokenizer), ReplyConstraints(Structure(rule, "guided_choice"))), 3) in words

@@ -1,11 +1,49 @@
-"""Queries, keys and values of new tokens as projections leave them. Knows shapes and positions, no cache."""
+"""Queries, keys and values of new tokens: split by head, joined again, rotated by position. Knows no cache."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from engine.attention.heads import join_heads, split_heads
-from engine.attention.rotation import Rotation
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """Rotary positions of new queries and keys.
+
+    periods: (pairs,) float32; the angle of pair i at position p is p / periods[i]
+    offsets: position of each row's first token: one for all rows, or (rows,) integers
+    interleaved: pair i is dimensions (2 i, 2 i + 1), else (i, i + pairs)
+    magnitude: factor on rotated dimensions
+    """
+
+    periods: mx.array
+    offsets: int | mx.array
+    interleaved: bool = False
+    magnitude: float = 1.0
+
+    def at(self, offsets: int | mx.array) -> "Rotation":
+        """The rotation of rows whose first tokens are at these positions."""
+        return replace(self, offsets=offsets)
+
+    def apply(self, x: mx.array) -> mx.array:
+        """Rotate (rows, heads, length, head_dim)."""
+        dims = 2 * self.periods.size
+        if self.magnitude != 1.0:
+            x = mx.concatenate([x[..., :dims] * self.magnitude, x[..., dims:]], axis=-1)
+        return mx.fast.rope(
+            x, dims, traditional=self.interleaved, base=None, scale=1.0, offset=self.offsets, freqs=self.periods
+        )
+
+
+def split_heads(x: mx.array, num_heads: int) -> mx.array:
+    """(rows, length, num_heads * head_dim) to (rows, num_heads, length, head_dim)."""
+    num_rows, length, _ = x.shape
+    return x.reshape(num_rows, length, num_heads, -1).transpose(0, 2, 1, 3)
+
+
+def join_heads(x: mx.array) -> mx.array:
+    """(rows, num_heads, length, head_dim) to (rows, length, num_heads * head_dim)."""
+    num_rows, _, length, _ = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(num_rows, length, -1)
 
 
 @dataclass(frozen=True, slots=True)
