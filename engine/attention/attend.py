@@ -21,6 +21,8 @@ class AttentionOptions:
     sinks: (num_heads,) logits that join the softmax's denominator
     mask: bool or additive float32, broadcastable to (rows, num_heads, length, context), the same for all heads where
         there is a softcap
+    value_dim: values are the last so many dimensions of the keys, which alone are stored (DeepSeek V2); None where
+        values come beside the keys
     """
 
     scale: float
@@ -29,6 +31,7 @@ class AttentionOptions:
     softcap: float | None = None
     sinks: mx.array | None = None
     mask: mx.array | None = None
+    value_dim: int | None = None
 
 
 Mask = mx.array | Literal["causal"] | None

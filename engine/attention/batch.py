@@ -38,7 +38,7 @@ class Batch:
         layer: int,
         queries: mx.array,
         keys: mx.array,
-        values: mx.array,
+        values: mx.array | None,
         options: AttentionOptions,
         *,
         head_dim: int | None = None,
@@ -48,6 +48,7 @@ class Batch:
         """Store the new keys and values, and attend to the keys that each row sees in this layer.
 
         queries: (rows, num_heads, length, head_dim); keys, values: (rows, num_kv_heads, length, head_dim)
+        values: None where options.value_dim says that the keys contain them
         options: scale, softcap and sinks; the batch knows the rest
         head_dim: given where heads come side by side instead: (rows, length, num_heads * head_dim) and so on
         rotation: of queries and keys, by their positions

@@ -51,13 +51,14 @@ class QKV:
     """Queries, keys and values of new tokens.
 
     queries: (rows, num_heads, length, head_dim); keys, values: (rows, num_kv_heads, length, head_dim)
+    values: None where the keys contain them
     head_dim: given where heads lie side by side instead: (rows, length, num_heads * head_dim) and so on
     rotation: to be applied to queries and keys; None where positions are in them already, or nowhere
     """
 
     queries: mx.array
     keys: mx.array
-    values: mx.array
+    values: mx.array | None
     head_dim: int | None = None
     rotation: Rotation | None = None
 
@@ -68,22 +69,23 @@ class QKV:
 
     def of_rows(self, rows: slice) -> "QKV":
         """Queries, keys and values of some of the rows."""
-        return QKV(self.queries[rows], self.keys[rows], self.values[rows], self.head_dim, self.rotation)
+        values = None if self.values is None else self.values[rows]
+        return QKV(self.queries[rows], self.keys[rows], values, self.head_dim, self.rotation)
 
-    def rotated_heads(self, offsets: int | mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    def rotated_heads(self, offsets: int | mx.array) -> tuple[mx.array, mx.array, mx.array | None]:
         """Queries, keys and values with their heads apart, rotated.
 
         offsets: position of the first token, one for all rows or (rows,)
         """
-        queries, keys, values = (self._heads(each) for each in (self.queries, self.keys, self.values))
+        queries, (keys, values) = self._heads(self.queries), self.heads_of_keys_and_values()
         if self.rotation is None:
             return queries, keys, values
         rotation = self.rotation.at(offsets)
         return rotation.apply(queries), rotation.apply(keys), values
 
-    def heads_of_keys_and_values(self) -> tuple[mx.array, mx.array]:
+    def heads_of_keys_and_values(self) -> tuple[mx.array, mx.array | None]:
         """Keys and values with their heads apart, not rotated."""
-        return self._heads(self.keys), self._heads(self.values)
+        return self._heads(self.keys), None if self.values is None else self._heads(self.values)
 
     def like_queries(self, attended: mx.array) -> mx.array:
         """Attention's result (rows, num_heads, length, head_dim) in the shape that the queries came in."""

@@ -9,6 +9,7 @@ from engine.attention.attend import AttentionOptions, attend, causal_mask
 from engine.attention.batch import Batch, Biases
 from engine.attention.qkv import QKV, Rotation
 from engine.attention.views import PositionBias
+from engine.cache.layout import Dense
 
 
 class UncachedBatch(Batch):
@@ -32,7 +33,7 @@ class UncachedBatch(Batch):
         layer: int,
         queries: mx.array,
         keys: mx.array,
-        values: mx.array,
+        values: mx.array | None,
         options: AttentionOptions,
         *,
         head_dim: int | None = None,
@@ -45,7 +46,9 @@ class UncachedBatch(Batch):
         if window not in self._masks:
             self._masks[window] = self._mask(new.length, window)
         options = replace(options, causal=not self._both_ways, mask=self._masks[window])
-        return new.like_queries(attend(*new.rotated_heads(0), options))
+        queries, keys, values = new.rotated_heads(0)
+        keys, values = Dense().with_values(Dense().planes(keys, values), options.value_dim)
+        return new.like_queries(attend(queries, keys, values, options))
 
     def biases(self, of_positions: PositionBias, length: int) -> Biases:
         """Position biases belong to encoder-decoders, which have caches."""

@@ -49,6 +49,7 @@ def store_and_attend(
     offsets: position of the first new token, one for all rows or (rows,)
     """
     assert slab.kernels is not None  # asked where the kernels attend
+    assert new.values is not None  # those in keys have a call of their own
     own = slab.layers[layer]
     if not own.planes:
         own.make(slab.layout.planes(*new.heads_of_keys_and_values()))
@@ -59,6 +60,15 @@ def store_and_attend(
         slab.kernels, new.queries, planes, (new.keys, new.values), location, options, rotation, slab.layout.bits
     )
     return attended
+
+
+def attend_to_keys(
+    slab: Slab, planes: Planes, queries: mx.array, location: KVLocation, options: AttentionOptions
+) -> mx.array:
+    """Attend to stored keys that contain the values, with a kernel. queries: (rows, num_heads, length, head_dim)."""
+    assert slab.kernels is not None  # asked where the kernels attend
+    seen = slab.layout.with_values(planes, options.value_dim)
+    return attend_cached(slab.kernels, queries, seen, (), location, options, bits=slab.layout.bits)[0]
 
 
 class SequenceView:
@@ -88,6 +98,7 @@ class SequenceView:
         queries, keys, values = new.rotated_heads(self._slot.length)
         layout = self.slab.layout
         planes, window = self._append(layer, layout.planes(keys, values))
+        planes = layout.with_values(planes, options.value_dim)
         options = replace(options, causal=new.length > 1, window=window)
         if bias is not None:
             options = replace(options, mask=with_bias("causal" if options.causal else None, bias))
@@ -95,6 +106,8 @@ class SequenceView:
 
     def attend_with_kernels(self, layer: int, new: QKV, options: AttentionOptions) -> mx.array:
         """Store new keys and values, and attend to what the row sees, in one call of a kernel."""
+        if options.value_dim is not None:
+            return self._attend_to_keys(layer, new, options)
         window, start = self.slab.layers[layer].window, self._slot.length
         end = start + new.length
         if window is None or end <= window:
@@ -113,6 +126,14 @@ class SequenceView:
     def bias(self, of_positions: PositionBias, length: int) -> mx.array:
         """Position biases between the new tokens and all that the row sees."""
         return of_positions(self._slot.length, length, self._slot.length + length)
+
+    def _attend_to_keys(self, layer: int, new: QKV, options: AttentionOptions) -> mx.array:
+        """Store new keys, and attend to the keys that the row sees with the values in them; without windows."""
+        start, slab = self._slot.length, self.slab.layers[layer]
+        queries, keys, _ = new.rotated_heads(start)
+        slab.write(self._slot.index, start, self.slab.layout.planes(keys, None))
+        location = KVLocation(self._slot.index, start, start + new.length)
+        return new.like_queries(attend_to_keys(self.slab, slab.planes, queries, location, options))
 
     def _slide_with_kernels(self, layer: int, new: QKV, options: AttentionOptions) -> mx.array:
         """Attend past the ring's end, with several new tokens, to a copy of the keys in order."""
@@ -175,7 +196,8 @@ class SlabView:
         layout, slab = self.slab.layout, self.slab.layers[layer]
         slab.write_each(self._slots, self._starts_in(slab), layout.planes(keys, values))
         mask = self._mask(slab.window, slab.places)
-        seen = layout.keys_and_values([plane[:, :, : mask.shape[-1]] for plane in slab.planes])
+        planes = layout.with_values([plane[:, :, : mask.shape[-1]] for plane in slab.planes], options.value_dim)
+        seen = layout.keys_and_values(planes)
         options = replace(options, causal=False, mask=mask if bias is None else with_bias(mask, bias))
         return new.like_queries(self._by_row(attend(self._by_slot(queries), *seen, options)))
 
@@ -183,6 +205,10 @@ class SlabView:
         """Store new keys and values, and attend to what each row sees, in one call of a kernel."""
         slab = self.slab.layers[layer]
         location = KVLocation(self._slots, self._starts_in(slab), self._counts_in(slab))
+        if options.value_dim is not None:
+            queries, keys, _ = new.rotated_heads(self._offsets)
+            slab.write_each(self._slots, self._starts_in(slab), self.slab.layout.planes(keys, None))
+            return new.like_queries(attend_to_keys(self.slab, slab.planes, queries, location, options))
         return store_and_attend(self.slab, layer, new, location, options, self._offsets)
 
     def attend_source(self, layer: int, queries: mx.array, scale: float) -> mx.array:

@@ -21,8 +21,11 @@ class Layout(Protocol):
     def bits(self) -> int:
         """Bits of an integer that stands for a value; 0 where values are floats."""
 
-    def planes(self, keys: mx.array, values: mx.array) -> Planes:
-        """keys, values: (..., tokens, head_dim)."""
+    def planes(self, keys: mx.array, values: mx.array | None) -> Planes:
+        """keys, values: (..., tokens, head_dim); no values where the keys contain them."""
+
+    def with_values(self, planes: Planes, value_dim: int | None) -> Planes:
+        """Planes of keys, and of values as the last `value_dim` dimensions of the keys; all planes where it is None."""
 
     def keys_and_values(self, planes: Sequence[mx.array]) -> tuple[mx.array, mx.array]:
         """Planes to keys and values, as near as the layout keeps them."""
@@ -34,9 +37,13 @@ class Dense:
 
     bits: int = 0
 
-    def planes(self, keys: mx.array, values: mx.array) -> Planes:
-        """keys, values: (..., tokens, head_dim)."""
-        return [keys, values]
+    def planes(self, keys: mx.array, values: mx.array | None) -> Planes:
+        """keys, values: (..., tokens, head_dim); no values where the keys contain them."""
+        return [keys] if values is None else [keys, values]
+
+    def with_values(self, planes: Planes, value_dim: int | None) -> Planes:
+        """The last dimensions of the keys are a view of them."""
+        return planes if value_dim is None else [planes[0], planes[0][..., -value_dim:]]
 
     def keys_and_values(self, planes: Sequence[mx.array]) -> tuple[mx.array, mx.array]:
         """The planes."""
@@ -52,11 +59,21 @@ class Quantised:
 
     bits: int
 
-    def planes(self, keys: mx.array, values: mx.array) -> Planes:
+    def planes(self, keys: mx.array, values: mx.array | None) -> Planes:
         """keys, values: (..., tokens, head_dim). Raises CheckpointUnsupported for a head that has no whole groups."""
-        group_sizes = [_group_size(keys.shape[-1]), _group_size(values.shape[-1])]
-        pairs = zip((keys, values), group_sizes, strict=True)
+        arrays = [keys] if values is None else [keys, values]
+        group_sizes = [_group_size(array.shape[-1]) for array in arrays]
+        pairs = zip(arrays, group_sizes, strict=True)
         return [plane for array, size in pairs for plane in mx.quantize(array, group_size=size, bits=self.bits)]
+
+    def with_values(self, planes: Planes, value_dim: int | None) -> Planes:
+        """Values are whole groups of the keys. Raises CheckpointUnsupported where they are not."""
+        if value_dim is None:
+            return planes
+        head_dim = planes[0].shape[-1] * 32 // self.bits
+        if (head_dim - value_dim) % _group_size(head_dim):
+            raise CheckpointUnsupported("qk_rope_head_dim", head_dim - value_dim, "whole groups of quantised keys")
+        return planes + [plane[..., plane.shape[-1] * (head_dim - value_dim) // head_dim :] for plane in planes]
 
     def keys_and_values(self, planes: Sequence[mx.array]) -> tuple[mx.array, mx.array]:
         """Dequantised keys and values."""
