@@ -4,6 +4,7 @@ The text model's configuration lies under `text_config`, and its tensors under a
 other modalities, and to heads that predict several tokens, is left out and counted.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ _TEXT_PREFIXES = (
     ("language_model.", "model."),
     ("model.text_model.", "model."),
 )
+_PREDICTION = "multi-token prediction"
 # First parts of the names of what is no part of the text model, and what it is.
 _OTHER_PARTS = {
     "vision_tower": "vision",
@@ -36,8 +38,9 @@ _OTHER_PARTS = {
     "audio_tower": "audio",
     "audio_model": "audio",
     "embed_audio": "audio",
-    "mtp": "multi-token prediction",
+    "mtp": _PREDICTION,
 }
+_LAYER = re.compile(r"model\.layers\.(\d{1,6})\.", re.ASCII)
 # The text model inside a wrapper whose text_config does not name it.
 _TEXT_TYPES = {
     "gemma3": "gemma3_text",
@@ -89,10 +92,12 @@ def text_model(config: dict[str, Any], tensors: Mapping[str, TensorEntry]) -> Te
     """
     left_out = Counter(kind for name in tensors if (kind := _other_part(name)) is not None)
     own = {name: entry for name, entry in tensors.items() if _other_part(name) is None}
-    if config.get("text_config") is None:
-        return TextModel(config, own, dict(left_out))
-    renamed = {text_name(name): replace(entry, name=text_name(name)) for name, entry in own.items()}
-    return TextModel(_text_config(config), renamed, dict(left_out))
+    if config.get("text_config") is not None:
+        config = _text_config(config)
+        own = {text_name(name): replace(entry, name=text_name(name)) for name, entry in own.items()}
+    beyond = {name for name in own if _is_beyond(name, config)}
+    left_out[_PREDICTION] += len(beyond)
+    return TextModel(config, {name: own[name] for name in own if name not in beyond}, dict(+left_out))
 
 
 def text_name(name: str) -> str:
@@ -119,6 +124,14 @@ def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(text.get(key), dict):
             text[key] = {text_name(f"{name}.").removesuffix("."): value for name, value in text[key].items()}
     return text
+
+
+def _is_beyond(name: str, config: Mapping[str, Any]) -> bool:
+    """True for a tensor of the layers behind the last, which predict tokens behind the next (DeepSeek V3)."""
+    match, num_layers = _LAYER.match(name), config.get("num_hidden_layers")
+    if match is None or not config.get("num_nextn_predict_layers") or not isinstance(num_layers, int):
+        return False
+    return int(match[1]) >= num_layers
 
 
 def _other_part(name: str) -> str | None:

@@ -31,6 +31,15 @@ def test_towers_and_heads_of_several_tokens_are_left_out_and_counted():
     assert text.left_out == {"vision": 2, "audio": 1, "multi-token prediction": 1}
 
 
+def test_layers_behind_the_last_are_left_out_where_the_configuration_has_them():
+    tensors = entries("model.layers.1.mlp.gate.weight", "model.layers.2.mlp.gate.weight")
+    config = {"model_type": "deepseek_v3", "num_hidden_layers": 2, "num_nextn_predict_layers": 1}
+    text = text_model(config, tensors)
+    assert list(text.tensors) == ["model.layers.1.mlp.gate.weight"]
+    assert text.left_out == {"multi-token prediction": 1}
+    assert len(text_model(config | {"num_nextn_predict_layers": 0}, tensors).tensors) == 2
+
+
 def test_settings_of_the_whole_model_hold_for_its_text_model():
     config = {
         "model_type": "mistral3",
