@@ -111,6 +111,13 @@ class ConfigReader:
             raise CheckpointUnsupported(key, value, f"a whole number from 1 to {_MAX_COUNT}")
         return value
 
+    def whole(self, key: str, default: int) -> int:
+        """A whole number from 0 to 16 million; the default when the key is absent or null."""
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
+            raise CheckpointUnsupported(key, value, f"a whole number from 0 to {_MAX_COUNT}")
+        return value
+
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number; the default when the key is absent or null."""
         return _finite(key, self._value(key, default))
@@ -160,6 +167,12 @@ class ConfigReader:
         """Outputs of a classifier: the names in id2label, else num_labels, else 2."""
         names = self._value("id2label", {})
         return len(names) if isinstance(names, dict) and names else self.count("num_labels", 2)
+
+    def expect(self, key: str, *supported: Any) -> None:
+        """Refuse the model unless this key, when it is there, has one of these values."""
+        value = self._value(key, supported[0])
+        if value not in supported:
+            raise CheckpointUnsupported(key, value, " or ".join(map(repr, supported)))
 
     def require(self, key: str, value: bool) -> None:
         """Refuse the model unless this switch, when it is there, has the given value."""

@@ -24,6 +24,7 @@ OnProgress = Callable[[int, int], None]
 
 # Model types that are another's architecture under a name of their own.
 _SHARED_ARCHITECTURES = {
+    "kimi_k2": "deepseek_v3",
     "gemma3": "gemma3_text",
     "mt5": "t5",
     "qwen3_5_moe_text": "qwen3_5_moe",

@@ -149,7 +149,8 @@ class Plan:
         path, array = own.removesuffix(".weight"), outputs[own]
         module = self._modules.get(path) if own.endswith(".weight") else None
         weight = module if isinstance(module, Weight) else None
-        name = self._new_name(own, names)
+        is_parted = len(outputs) > len(names)
+        name = own if is_parted else self._new_name(own, names)
         scales = outputs.get(f"{path}.scales")
         if scales is None:
             return Matrix(name, path, weight, tuple(array.shape), array.dtype, None)

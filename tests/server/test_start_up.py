@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).parent.parent.parent
 HEAVY = {"mlx", "tokenizers", "sentencepiece", "jinja2", "huggingface_hub", "numpy", "safetensors", "openai"}

@@ -27,10 +27,13 @@ from engine.quantization_rules import QuantizationChoice
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TOLERANCE = 1e-4
-WITHIN_HEADS = ("head_dim", "d_kv", "query_pre_attn_scalar")
+WITHIN_HEADS = (
+    *("head_dim", "d_kv", "query_pre_attn_scalar"),
+    *("q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
+)
 WIDTHS = (
     *("hidden_size", "intermediate_size", "moe_intermediate_size", "dim", "hidden_dim", "n_embd", "n_inner"),
-    *("d_model", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", *WITHIN_HEADS),
+    *("d_model", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "kv_lora_rank", *WITHIN_HEADS),
 )
 # Axes that count tokens, places, experts, heads, labels or kinds of text: they keep their length.
 COUNTS = (
@@ -38,6 +41,7 @@ COUNTS = (
     (r"(embed_positions|wpe|position_embeddings|token_type_embeddings)\.weight", {0}),
     (r"(lm_head|router|block_sparse_moe\.gate|mlp\.gate|^classifier|classifier\.out_proj)\.(weight|bias)", {0}),
     (r"(gate_up_proj|down_proj)(_bias)?$|sinks$", {0}),
+    (r"e_score_correction_bias$", {0, 1}),
     (r"relative_attention_bias|final_logits_bias", {0, 1}),
 )
 # How weights are packed, and the relative RMS of what comes out against float32, at most: median 0.02, 0.3 and 0.4,
@@ -100,8 +104,9 @@ def draw(name: str, shape: tuple[int, ...], times: int) -> mx.array:
     return noise * narrower * wide[-1] ** -0.5
 
 
-def in_mlx_s_layout(model_type: str, weights: Arrays) -> Arrays:
+def in_mlx_s_layout(config: dict[str, Any], weights: Arrays) -> Arrays:
     """Names and axes as mlx-lm's conversion leaves them; it has no encoders, which keep theirs."""
+    model_type = config["model_type"]
     if model_type == "gpt2":
         turned = re.compile(r"(c_attn|c_proj|c_fc)\.weight$")
         weights = {name: array.T if turned.search(name) else array for name, array in weights.items()}
@@ -112,7 +117,19 @@ def in_mlx_s_layout(model_type: str, weights: Arrays) -> Arrays:
         return {name.replace(".gpt_neox.", "."): array for name, array in weights.items()}
     if model_type == "gpt_oss":
         return parted(weights)
+    if model_type in ("deepseek_v3", "kimi_k2", "glm4_moe_lite"):
+        weights = with_parted_expansions(weights, config)
     return stacked(weights)
+
+
+def with_parted_expansions(weights: Arrays, config: dict[str, Any]) -> Arrays:
+    """DeepSeek V3: what expands latents into keys and values apart, by head, the keys' turned round."""
+    content, result = config["qk_nope_head_dim"], dict(weights)
+    for name in [name for name in weights if ".kv_b_proj." in name]:
+        by_head = result.pop(name).reshape(config["num_attention_heads"], content + config["v_head_dim"], -1)
+        result[name.replace("kv_b_proj", "embed_q")] = mx.contiguous(by_head[:, :content].swapaxes(-1, -2))
+        result[name.replace("kv_b_proj", "unembed_out")] = mx.contiguous(by_head[:, content:])
+    return result
 
 
 def parted(weights: Arrays) -> Arrays:
@@ -213,7 +230,7 @@ class Case:
         mx.random.seed(1)
         narrow = mx.load(str(fixture / "model.safetensors"))
         weights = {name: draw(name, narrow[name].shape, times) for name in sorted(narrow)}
-        self.weights = in_mlx_s_layout(self.config["model_type"], weights)
+        self.weights = in_mlx_s_layout(self.config, weights)
         self.published = weights
         inputs = mx.load(str(fixture / "fixture.safetensors"))
         self.inputs = {name: array[..., :LENGTH] for name, array in inputs.items()}

@@ -48,7 +48,7 @@ def test_the_starter_model_answers_as_its_dequantised_weights_do(starter_model):
     assert np.mean(found.argmax(-1) == reference.argmax(-1)) >= 0.99
 
 
-@pytest.mark.parametrize("name", ["llama", "mixtral", "gemma2", "gpt-oss", "olmo2"])
+@pytest.mark.parametrize("name", ["llama", "mixtral", "gemma2", "gpt-oss", "olmo2", "deepseek-v2"])
 def test_families_give_the_same_logits_with_and_without_kernels(name):
     ids = [3, 17, 4, 9, 1, 25, 8, 2, 11, 30, 6, 5, 19]
     found, reference = (logits(model_with(FIXTURES / name, kernels), ids) for kernels in ("native", "off"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 
 def request_in_background(server, body: dict) -> tuple[threading.Thread, list]:
