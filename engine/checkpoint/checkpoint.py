@@ -1,5 +1,6 @@
 """A model on disk as one value: configuration, tensors and their quantisation, from headers alone. No mlx."""
 
+import re
 import stat
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -9,12 +10,12 @@ from typing import Any, Literal
 
 from engine.checkpoint.folder import ModelFolder
 from engine.checkpoint.ggml_types import BY_NAME
-from engine.checkpoint.gguf import read_header
 from engine.checkpoint.gguf_config import find_architecture, read_config, read_generation_config
 from engine.checkpoint.gguf_names import translate_tensors
+from engine.checkpoint.gguf_parts import model_ggufs, read_parts
 from engine.checkpoint.json_object import shown
 from engine.checkpoint.mlx_quantization import read_quantization
-from engine.checkpoint.shards import INDEX_FILE, SINGLE_FILE, read_shards
+from engine.checkpoint.shards import INDEX_FILE, SINGLE_FILE, check_parts, has_weights, read_shards
 from engine.checkpoint.tensors import Quantization, TensorEntry
 from engine.checkpoint.wrapper import text_model
 from engine.errors import CheckpointCorrupt, CheckpointNotFound, CheckpointUnsupported
@@ -26,6 +27,7 @@ _GENERATION_FILE = "generation_config.json"
 _MAX_CONFIG_BYTES = 8 << 20
 _MAX_MODEL_TYPE_LENGTH = 128
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
+_OLLAMA_BLOB = re.compile(r"sha256-[0-9a-f]{64}", re.ASCII)
 _PICKLE_SUFFIXES = (".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -86,9 +88,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return _open_folder(path, ModelFolder(path))
     if path.name.lower().endswith(_PICKLE_SUFFIXES):
         raise _pickle(path.name)
-    if path.suffix.lower() != ".gguf":
+    if path.suffix.lower() != ".gguf" and not _OLLAMA_BLOB.fullmatch(path.name):
         raise CheckpointUnsupported("file", path.name, "a model folder, or a .gguf file")
-    return _open_gguf(path, path)
+    return _open_gguf(path, path, None)
 
 
 def open_foreign(path: Path, methods: Collection[str]) -> Checkpoint | None:
@@ -99,7 +101,7 @@ def open_foreign(path: Path, methods: Collection[str]) -> Checkpoint | None:
     if not _is_folder(path):
         return None
     folder = ModelFolder(path)
-    if not folder.has(_CONFIG_FILE) or not (folder.has(SINGLE_FILE) or folder.has(INDEX_FILE)):
+    if not folder.has(_CONFIG_FILE) or not has_weights(folder.names()):
         return None
     config = folder.json(_CONFIG_FILE, _MAX_CONFIG_BYTES)
     settings = config.get("quantization_config")
@@ -116,17 +118,18 @@ def _is_folder(path: Path) -> bool:
 
 
 def _open_folder(path: Path, folder: ModelFolder) -> Checkpoint:
-    if folder.has(SINGLE_FILE) or folder.has(INDEX_FILE):
-        return _open_safetensors(path, folder)
     names = folder.names()
-    ggufs = [name for name in names if name.lower().endswith(".gguf")]
+    if has_weights(names):
+        return _open_safetensors(path, folder)
+    ggufs = model_ggufs(names)
     if len(ggufs) == 1:
-        return _open_gguf(path, folder.file(ggufs[0]))
+        return _open_gguf(path, folder.file(ggufs[0]), folder)
     if ggufs:
         raise CheckpointUnsupported("folder", f"{len(ggufs)} GGUF files", "one GGUF file, or the path of one of them")
     pickles = [name for name in names if name.lower().endswith(_PICKLE_SUFFIXES)]
     if pickles:
         raise _pickle(pickles[0])
+    check_parts(names)
     raise CheckpointNotFound(folder.name, f"the folder has neither {SINGLE_FILE} nor {INDEX_FILE} nor a GGUF file")
 
 
@@ -150,8 +153,9 @@ def _open_safetensors(path: Path, folder: ModelFolder) -> Checkpoint:
     return Checkpoint(path, "safetensors", text.config, generation, text.tensors, quantization, None, text.left_out)
 
 
-def _open_gguf(path: Path, file: Path) -> Checkpoint:
-    header = read_header(file)
+def _open_gguf(path: Path, file: Path, folder: ModelFolder | None) -> Checkpoint:
+    """folder: where the other parts of a model in several files are looked for; None looks beside the file."""
+    header = read_parts(file, folder)
     _, architecture = find_architecture(header.metadata)
     config = read_config(header, file.name)
     tensors = translate_tensors(

@@ -37,7 +37,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 def find_architecture(metadata: Mapping[str, Any]) -> tuple[str, GGUFArchitecture]:
     """The file's own name for its architecture, and the table row for it. Raises CheckpointUnsupported."""
     _expect(metadata, "general.type", "model")
-    _expect(metadata, "split.count", 1)
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         value = name[:64] if isinstance(name, str) else None

@@ -4,10 +4,12 @@ Only the command line may use this: over HTTP a model has a name, never a path.
 """
 
 import hashlib
+import re
 from pathlib import Path
 
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.checkpoint.folder import ModelFolder, open_file
+from engine.checkpoint.shards import split_parts
 from engine.errors import CheckpointCorrupt, CheckpointError, CheckpointUnsupported
 from engine.progress import Progress, Report
 from server.store.errors import ModelCorrupt, ModelUnfit
@@ -19,6 +21,7 @@ from server.store.staging import FreeBytes, Staging, require_space
 from server.store.stored_model import StoredModel
 
 _CHUNK_BYTES = 4 << 20
+_PART_NUMBER = re.compile(r"-\d{5}-of-\d{5}$", re.ASCII)
 
 
 def local_path(name: str) -> Path | None:
@@ -50,7 +53,7 @@ class LocalSource:
             raise ModelUnfit(path.name, f"is no model: {error}") from None
         gguf = next((file for file in self._files.values() if file.suffix.lower() == ".gguf"), None)
         self._gguf = gguf
-        self.model_id: ModelId = model_id_of_file(path.stem if path == gguf else path.name)
+        self.model_id: ModelId = model_id_of_file(path.name if path.is_dir() else model_name(path.name))
         self.description = f"copied from {path.name}"
 
     def in_place(self) -> StoredModel:
@@ -86,12 +89,24 @@ def _files(path: Path) -> dict[str, Path]:
         with open_file(path):  # raises where it cannot be read
             if path.suffix.lower() != ".gguf":
                 raise ModelUnfit(path.name, "is neither a folder nor a .gguf file")
-        return {f"{model_id_of_file(path.stem)}.gguf": path}
+        return {_file_name(part): path.with_name(part) for part in split_parts(path.name) or [path.name]}
     folder = ModelFolder(path)
     names = folder.names()
     modules = [f"{name}/{inner}" for name in names if (path / name).is_dir() for inner in _inside(path / name)]
     chosen = choose([*names, *modules], path.name)
     return {name: ModelFolder((path / name).parent).file((path / name).name) for name in chosen}
+
+
+def _file_name(name: str) -> str:
+    """A valid name for a GGUF file, which keeps the numbers of a part."""
+    stem = Path(name).stem
+    number = stem[len(model_name(name)) :]
+    return f"{model_id_of_file(model_name(name))}{number}.gguf"
+
+
+def model_name(name: str) -> str:
+    """The name of the model that a GGUF file is, or a part of."""
+    return _PART_NUMBER.sub("", Path(name).stem)
 
 
 def _inside(folder: Path) -> list[str]:

@@ -110,8 +110,36 @@ def test_a_missing_shard_is_named(tmp_path, shards, write_folder):
 
 
 def test_a_tensor_that_is_not_where_the_index_says_is_named(tmp_path, shards, write_folder):
+    parts = {"first.safetensors": shards[FIRST], "second.safetensors": shards[SECOND]}
     with pytest.raises(CheckpointCorrupt, match=r"b\.weight"):
-        open_checkpoint(write_folder(tmp_path, shards | index(a=FIRST, b=FIRST)))
+        open_checkpoint(write_folder(tmp_path, parts | index(a="first.safetensors", b="first.safetensors")))
+
+
+def test_shards_without_an_index_are_read_as_one(tmp_path, shards, write_folder):
+    assert sorted(open_checkpoint(write_folder(tmp_path, shards)).tensors) == ["a.weight", "b.weight"]
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"a": "model-00001-of-00003.safetensors", "b": "model-00003-of-00003.safetensors"},
+        {"a": FIRST, "b": FIRST},
+        {"a": FIRST, "gone": SECOND},
+    ],
+)
+def test_an_index_that_is_left_over_beside_whole_shards_is_passed_over(places, tmp_path, shards, write_folder):
+    folder = write_folder(tmp_path, shards | index(**places))
+    assert sorted(open_checkpoint(folder).tensors) == ["a.weight", "b.weight"]
+
+
+def test_a_tensor_in_two_shards_without_an_index_is_damage(tmp_path, shards, write_folder):
+    with pytest.raises(CheckpointCorrupt, match=r"a\.weight.*also in another part"):
+        open_checkpoint(write_folder(tmp_path, {FIRST: shards[FIRST], SECOND: shards[FIRST]}))
+
+
+def test_a_shard_that_is_missing_without_an_index_is_named(tmp_path, shards, write_folder):
+    with pytest.raises(CheckpointNotFound, match=f"{SECOND}: it is missing"):
+        open_checkpoint(write_folder(tmp_path, {FIRST: shards[FIRST]}))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "generation_config.json"])

@@ -67,7 +67,12 @@ def test_whole_snapshot_is_found_by_its_repository(sharded, store):
     assert not store.root.exists()
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", *SHARDS])
+def test_shards_without_their_index_are_whole(sharded, store):
+    (sharded.snapshot / "model.safetensors.index.json").unlink()
+    assert store.find("org/name").path == sharded.snapshot
+
+
+@pytest.mark.parametrize("name", ["config.json", *SHARDS])
 def test_snapshot_that_lacks_a_file_is_not_found(sharded, store, name):
     (sharded.snapshot / name).unlink()
     assert_absent(store)

@@ -37,6 +37,15 @@ def test_file_of_any_name_gets_a_valid_one(tmp_path, name, model_id):
     assert str(LocalSource(path).model_id) == model_id
 
 
+def test_all_parts_of_a_gguf_are_taken(tmp_path):
+    for number in (1, 2):
+        (tmp_path / f"my (m)-0000{number}-of-00002.gguf").write_bytes(b"GGUF")
+    source = LocalSource(tmp_path / "my (m)-00001-of-00002.gguf")
+    assert str(source.model_id) == "my-m"
+    assert source.in_place().num_bytes == 8
+    assert source.in_place().path.name == "my (m)-00001-of-00002.gguf"
+
+
 def test_real_gguf_is_copied(store, starter_model):
     model = pull(str(starter_model), store)
     assert model.format == "gguf"
