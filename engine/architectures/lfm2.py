@@ -1,13 +1,10 @@
 """LFM2: gated short convolutions, and attention in some layers (Liquid AI 2025, arXiv:2511.23404)."""
 
-from collections.abc import Iterable, Iterator
-
-import mlx.core as mx
-
 from engine.config import ConfigReader
+from engine.configs.convolutions import are_channels_last
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM, PreNormBlock
-from engine.layers.convolution import ShortConvolution, flat_kernel
+from engine.layers.convolution import ShortConvolution
 from engine.layers.hybrid import index_in_kind
 from engine.layers.mlp import GatedMLP
 from engine.layers.norm import RMSNorm
@@ -61,11 +58,6 @@ class Model(CausalLM):
             name = name.replace(theirs, ours)
         return name
 
-    def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
-        """Kernels of convolutions lie flat."""
-        for name, array in super().convert(tensors):
-            yield name, flat_kernel(name, array)
-
 
 def _kinds(config: ConfigReader) -> list[str]:
     num_layers = config.count("num_hidden_layers")
@@ -80,7 +72,8 @@ def _mixer(
 ) -> SelfAttention | ShortConvolution:
     if kind == "conv":
         width, biased = config.count("conv_L_cache", 3), config.flag("conv_bias", default=False)
-        return ShortConvolution(index, sizes.hidden_size, width, bias=biased)
+        last = are_channels_last(config, ".conv.conv.weight")
+        return ShortConvolution(index, sizes.hidden_size, width, bias=biased, channels_last=last)
     eps = config.number("norm_eps", 1e-5)
     return SelfAttention(index, sizes, rope, q_norm=RMSNorm(sizes.head_dim, eps), k_norm=RMSNorm(sizes.head_dim, eps))
 

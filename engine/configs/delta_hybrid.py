@@ -1,7 +1,7 @@
 """Read what Qwen 3 Next, Qwen 3.5 and their mixtures of experts have in common. Knows keys; knows no arrays."""
 
 from engine.config import ConfigReader
-from engine.errors import CheckpointUnsupported
+from engine.configs.convolutions import are_channels_last
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes
 from engine.layers.delta import DeltaSizes
@@ -28,7 +28,8 @@ def read_delta_hybrid(config: ConfigReader) -> DeltaHybridSpec:
         activation=config.choice("hidden_act", ACTIVATIONS, "silu"),
         attention_bias=config.flag("attention_bias", default=False),
         tied=config.flag("tie_word_embeddings", default=False),
-        offset_norms=_are_norms_offset(config),
+        # The kernel alone tells: MLX's converters add 1 to the weights of norms when they turn it.
+        offset_norms=not are_channels_last(config, ".linear_attn.conv1d.weight"),
     )
 
 
@@ -38,14 +39,3 @@ def _kinds(config: ConfigReader) -> tuple[str, ...]:
         return tuple(config.words("layer_types", words, num_layers, words[0]))
     interval = config.count("full_attention_interval", 4)
     return tuple(words[(layer + 1) % interval == 0] for layer in range(num_layers))
-
-
-def _are_norms_offset(config: ConfigReader) -> bool:
-    """Whether the weights of norms are stored less 1, which the shape of a convolution's kernel alone tells.
-
-    MLX's converters add the 1 when they turn kernels from (channels, 1, width) to (channels, width, 1).
-    """
-    shape = config.shape_of_first(".linear_attn.conv1d.weight")
-    if shape is None or len(shape) != 3 or 1 not in shape[1:] or shape[1:] == (1, 1):
-        raise CheckpointUnsupported("linear_attn.conv1d.weight", shape, "(channels, 1, width) or (channels, width, 1)")
-    return shape[1] == 1

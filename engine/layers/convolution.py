@@ -3,6 +3,7 @@
 import mlx.core as mx
 
 from engine.attention.batch import Batch
+from engine.device import Device
 from engine.layers.linear import Linear
 from engine.layers.module import Module
 
@@ -10,16 +11,24 @@ from engine.layers.module import Module
 class CausalConvolution(Module):
     """Each channel by itself: y[t] = sum over k of weight[:, k] * x[t - width + 1 + k], plus a bias.
 
-    weight: (channels, width). A token's result is the same whatever it is computed together with.
+    A token's result is the same whatever it is computed together with.
+
+    weight: (channels, 1, width) as PyTorch stores it, or (channels, width, 1) as MLX does
     """
 
     bias: mx.array
 
-    def __init__(self, channels: int, width: int, *, bias: bool) -> None:
-        self.weight = mx.zeros((channels, width))
+    def __init__(self, channels: int, width: int, *, bias: bool, channels_last: bool = False) -> None:
+        self.weight = mx.zeros((channels, width, 1) if channels_last else (channels, 1, width))
+        self._width = width
         if bias:
             self.bias = mx.zeros((channels,))
         self._biased = bias
+
+    def prepare(self, device: Device) -> None:
+        """Bring the loaded arrays into the form that this device computes with."""
+        super().prepare(device)
+        self._kernel = self.weight.reshape(-1, self._width)
 
     def __call__(self, x: mx.array, tail: mx.array | None) -> tuple[mx.array, mx.array]:
         """Convolve new tokens behind the last inputs of the tokens before them.
@@ -28,13 +37,13 @@ class CausalConvolution(Module):
         Returns the shape of x, and the new tail.
         """
         num_rows, length, channels = x.shape
-        width = self.weight.shape[1]
+        width = self._width
         if tail is None:
             tail = mx.zeros((num_rows, width - 1, channels), x.dtype)
         inputs = mx.concatenate([tail, x], axis=1)
-        y = inputs[:, :length] * self.weight[:, 0]
+        y = inputs[:, :length] * self._kernel[:, 0]
         for k in range(1, width):
-            y = y + inputs[:, k : k + length] * self.weight[:, k]
+            y = y + inputs[:, k : k + length] * self._kernel[:, k]
         return y + self.bias if self._biased else y, inputs[:, length:]
 
 
@@ -44,9 +53,9 @@ class ShortConvolution(Module):
     layer: its number among the layers that keep a state
     """
 
-    def __init__(self, layer: int, hidden_size: int, width: int, *, bias: bool) -> None:
+    def __init__(self, layer: int, hidden_size: int, width: int, *, bias: bool, channels_last: bool) -> None:
         self.in_proj = Linear(hidden_size, 3 * hidden_size, bias=bias)
-        self.conv = CausalConvolution(hidden_size, width, bias=bias)
+        self.conv = CausalConvolution(hidden_size, width, bias=bias, channels_last=channels_last)
         self.o_proj = Linear(hidden_size, hidden_size, bias=bias)
         self._layer = layer
 
@@ -57,9 +66,3 @@ class ShortConvolution(Module):
         convolved, tail = self.conv(before * value, None if state is None else state[0])
         batch.keep_state(self._layer, [tail])
         return self.o_proj(after * convolved)
-
-
-def flat_kernel(name: str, array: mx.array) -> mx.array:
-    """A stored kernel as (channels, width): PyTorch's is (channels, 1, width), MLX's (channels, width, 1)."""
-    is_kernel = name.endswith("conv.weight") or name.endswith("conv1d.weight")
-    return array.reshape(array.shape[0], -1) if is_kernel and array.ndim == 3 else array

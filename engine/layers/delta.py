@@ -47,13 +47,12 @@ class GatedDeltaNet(Module):
     A_log, dt_bias: (num_value_heads,), of the decay
     """
 
-    def __init__(self, layer: int, sizes: DeltaSizes, eps: float, activation: str) -> None:
+    def __init__(
+        self, layer: int, sizes: DeltaSizes, eps: float, activation: str, *, channels_last: bool = False
+    ) -> None:
         inner_size = sizes.num_value_heads * sizes.value_dim
-        self.in_proj_qkv = Linear(sizes.hidden_size, sizes.mixed_size)
-        self.in_proj_z = Linear(sizes.hidden_size, inner_size)
-        self.in_proj_b = Linear(sizes.hidden_size, sizes.num_value_heads)
-        self.in_proj_a = Linear(sizes.hidden_size, sizes.num_value_heads)
-        self.conv1d = CausalConvolution(sizes.mixed_size, sizes.kernel, bias=False)
+        self._add_projections(sizes)
+        self.conv1d = CausalConvolution(sizes.mixed_size, sizes.kernel, bias=False, channels_last=channels_last)
         self.dt_bias = mx.zeros((sizes.num_value_heads,))
         self.A_log = mx.zeros((sizes.num_value_heads,))
         self.norm = GatedRMSNorm(sizes.value_dim, eps)
@@ -66,15 +65,24 @@ class GatedDeltaNet(Module):
         """x: (rows, length, hidden_size); returns the same shape."""
         sizes = self._sizes
         tail, memory = batch.state(self._layer) or (None, None)
-        mixed, tail = self.conv1d(self.in_proj_qkv(x), tail)
+        mixed, gate, rates, steps = self._project(x)
+        mixed, tail = self.conv1d(mixed, tail)
         queries, keys, values = self._heads(ACTIVATIONS[self._activation](mixed))
-        found, memory = mx.fast.gated_delta_update(
-            queries, keys, values, self._decay(x), mx.sigmoid(self.in_proj_b(x)), memory
-        )
+        found, memory = mx.fast.gated_delta_update(queries, keys, values, self._decay(steps), mx.sigmoid(rates), memory)
         batch.keep_state(self._layer, [tail, memory])
-        gate = self.in_proj_z(x).reshape(*x.shape[:2], sizes.num_value_heads, sizes.value_dim)
+        gate = gate.reshape(*x.shape[:2], sizes.num_value_heads, sizes.value_dim)
         gated = self.norm.gated(found.astype(x.dtype), gate, self._activation)
         return self.out_proj(gated.reshape(*x.shape[:2], -1))
+
+    def _add_projections(self, sizes: DeltaSizes) -> None:
+        self.in_proj_qkv = Linear(sizes.hidden_size, sizes.mixed_size)
+        self.in_proj_z = Linear(sizes.hidden_size, sizes.num_value_heads * sizes.value_dim)
+        self.in_proj_b = Linear(sizes.hidden_size, sizes.num_value_heads)
+        self.in_proj_a = Linear(sizes.hidden_size, sizes.num_value_heads)
+
+    def _project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+        """Queries, keys and values side by side; the gate; per value head a rate of learning and a time step."""
+        return self.in_proj_qkv(x), self.in_proj_z(x), self.in_proj_b(x), self.in_proj_a(x)
 
     def _heads(self, mixed: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         """Queries and keys of length 1, (rows, length, num_key_heads, key_dim), and values, (..., value_dim)."""
@@ -85,10 +93,28 @@ class GatedDeltaNet(Module):
         keys = _of_length_one(keys.reshape(*shape, sizes.num_key_heads, sizes.key_dim))
         return queries, keys, values.reshape(*shape, sizes.num_value_heads, sizes.value_dim)
 
-    def _decay(self, x: mx.array) -> mx.array:
-        """What the memory is multiplied with before each token: (rows, length, num_value_heads), from 0 to 1."""
-        steps = self.in_proj_a(x).astype(mx.float32) + self.dt_bias
+    def _decay(self, steps: mx.array) -> mx.array:
+        """The factor on the memory before each token, from 0 to 1. steps: (rows, length, num_value_heads)"""
+        steps = steps.astype(mx.float32) + self.dt_bias
         return mx.exp(-mx.exp(self.A_log.astype(mx.float32)) * mx.logaddexp(steps, mx.zeros_like(steps)))
+
+
+class FusedGatedDeltaNet(GatedDeltaNet):
+    """The same with two projections, which go key head by key head."""
+
+    def _add_projections(self, sizes: DeltaSizes) -> None:
+        inner_size = sizes.num_value_heads * sizes.value_dim
+        self.in_proj_qkvz = Linear(sizes.hidden_size, sizes.mixed_size + inner_size)
+        self.in_proj_ba = Linear(sizes.hidden_size, 2 * sizes.num_value_heads)
+
+    def _project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+        sizes, shape = self._sizes, x.shape[:2]
+        share = sizes.num_value_heads // sizes.num_key_heads * sizes.value_dim
+        by_head = self.in_proj_qkvz(x).reshape(*shape, sizes.num_key_heads, -1)
+        ends = [sizes.key_dim, 2 * sizes.key_dim, 2 * sizes.key_dim + share]
+        *mixed, gate = (part.reshape(*shape, -1) for part in mx.split(by_head, ends, axis=-1))
+        rates, steps = mx.split(self.in_proj_ba(x).reshape(*shape, sizes.num_key_heads, -1), 2, axis=-1)
+        return mx.concatenate(mixed, axis=-1), gate, rates.reshape(*shape, -1), steps.reshape(*shape, -1)
 
 
 def _of_length_one(x: mx.array) -> mx.array:

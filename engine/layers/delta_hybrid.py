@@ -1,6 +1,6 @@
 """Decoders of gated DeltaNet layers with gated attention in some. Knows numbers; knows no configuration."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -9,8 +9,7 @@ from engine.attention.batch import Batch
 from engine.config import RopeSpec
 from engine.layers.attention import HeadSizes
 from engine.layers.causal import CausalLM, Pointwise
-from engine.layers.convolution import flat_kernel
-from engine.layers.delta import DeltaSizes, GatedDeltaNet
+from engine.layers.delta import DeltaSizes, FusedGatedDeltaNet, GatedDeltaNet
 from engine.layers.gated_attention import GatedAttention
 from engine.layers.hybrid import index_in_kind
 from engine.layers.linear import add_branch
@@ -27,6 +26,7 @@ class DeltaHybridSpec:
 
     kinds: per layer "linear_attention" or "full_attention"
     offset_norms: norms multiply with 1 + weight; else 1 has been added to the stored weights
+    fused_projections: gated DeltaNet layers have two joint projections instead of four
     """
 
     vocab_size: int
@@ -39,6 +39,7 @@ class DeltaHybridSpec:
     attention_bias: bool
     tied: bool
     offset_norms: bool
+    fused_projections: bool = False
 
     def norm(self, size: int) -> RMSNorm:
         """A norm of this model, but for those of gated DeltaNet layers."""
@@ -55,7 +56,8 @@ class Block(Module):
             norms = spec.norm(heads.head_dim), spec.norm(heads.head_dim)
             self.self_attn = GatedAttention(index, heads, rope, *norms, bias=spec.attention_bias)
         else:
-            self.linear_attn = GatedDeltaNet(index, spec.delta, spec.eps, spec.activation)
+            net = FusedGatedDeltaNet if spec.fused_projections else GatedDeltaNet
+            self.linear_attn = net(index, spec.delta, spec.eps, spec.activation, channels_last=not spec.offset_norms)
         self.mlp = mlp
         self.input_layernorm = spec.norm(heads.hidden_size)
         self.post_attention_layernorm = spec.norm(heads.hidden_size)
@@ -84,8 +86,3 @@ class DeltaHybridLM(CausalLM):
             windows=[None] * spec.kinds.count(FULL),
             num_states=spec.kinds.count(LINEAR),
         )
-
-    def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
-        """Kernels of convolutions lie flat."""
-        for name, array in super().convert(tensors):
-            yield name, flat_kernel(name, array)

