@@ -73,7 +73,7 @@ def describe(
         kind="encoder-decoder" if isinstance(model, EncoderDecoder) else "decoder",
         context_length=min(limits),
         vocab_size=config["vocab_size"],
-        num_layers=len(model.cache.windows) + model.cache.num_states,
+        num_layers=model.cache.num_layers,
         weight_bytes=weight_bytes_of(settings, checkpoint, model),
         quantization=_quantization(checkpoint, settings.bits),
         device=device.kind,

@@ -9,7 +9,7 @@ from itertools import groupby
 import mlx.core as mx
 
 from engine.attention.attend import AttentionOptions
-from engine.attention.qkv import QKV, Rotation
+from engine.attention.qkv import QKV, Queries, Rotation
 from engine.attention.views import BatchView, PositionBias, SequenceView, SlabView
 from engine.cache.layout import Planes
 from engine.cache.slots import Slot
@@ -55,7 +55,7 @@ class Batch:
         biases: the list that `biases` returned, addends to the scores
         Returns the shape of queries.
         """
-        new = QKV(queries, keys, values, head_dim, rotation)
+        new = QKV(queries, head_dim, rotation, keys, values)
         attended = []
         for number, (view, rows) in enumerate(self._parts()):
             own = new.of_rows(rows) if len(self._views) > 1 else new
@@ -66,6 +66,22 @@ class Batch:
             else:
                 attended.append(view.attend(layer, own, options))
         return _joined(attended)
+
+    def attend_stored(
+        self,
+        layer: int,
+        queries: mx.array,
+        options: AttentionOptions,
+        *,
+        head_dim: int | None = None,
+        rotation: Rotation | None = None,
+    ) -> mx.array:
+        """Attend to the keys that each row sees in a layer that has attended in this pass; nothing is stored.
+
+        The layer's keys are rotated already; otherwise as attend. CacheSpec names such layers.
+        """
+        new = Queries(queries, head_dim, rotation)
+        return _joined([view.attend_stored(layer, new.of_rows(rows), options) for view, rows in self._parts()])
 
     def attend_source(self, layer: int, queries: mx.array, scale: float) -> mx.array:
         """Attend to all of each row's source. queries: (rows, num_heads, length, head_dim); returns the same shape."""

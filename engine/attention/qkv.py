@@ -47,45 +47,37 @@ def join_heads(x: mx.array) -> mx.array:
 
 
 @dataclass(frozen=True, slots=True)
-class QKV:
-    """Queries, keys and values of new tokens.
+class Queries:
+    """Queries of new tokens.
 
-    queries: (rows, num_heads, length, head_dim); keys, values: (rows, num_kv_heads, length, head_dim)
-    values: None where the keys contain them
-    head_dim: given where heads lie side by side instead: (rows, length, num_heads * head_dim) and so on
-    rotation: to be applied to queries and keys; None where positions are in them already, or nowhere
+    queries: (rows, num_heads, length, head_dim)
+    head_dim: given where heads lie side by side instead: (rows, length, num_heads * head_dim)
+    rotation: to be applied; None where positions are in them already, or nowhere
     """
 
     queries: mx.array
-    keys: mx.array
-    values: mx.array | None
-    head_dim: int | None = None
-    rotation: Rotation | None = None
+    head_dim: int | None
+    rotation: Rotation | None
 
     @property
     def length(self) -> int:
         """New tokens per row."""
         return int(self.queries.shape[-2])
 
-    def of_rows(self, rows: slice) -> "QKV":
-        """Queries, keys and values of some of the rows."""
-        values = None if self.values is None else self.values[rows]
-        return QKV(self.queries[rows], self.keys[rows], values, self.head_dim, self.rotation)
+    def of_rows(self, rows: slice) -> "Queries":
+        """Queries of some of the rows."""
+        return replace(self, queries=self.queries[rows])
 
-    def rotated_heads(self, offsets: int | mx.array) -> tuple[mx.array, mx.array, mx.array | None]:
-        """Queries, keys and values with their heads apart, rotated.
+    def rotation_at(self, offsets: int | mx.array) -> Rotation | None:
+        """The rotation for first tokens at these positions: one for all rows or (rows,)."""
+        return None if self.rotation is None else self.rotation.at(offsets)
+
+    def rotated_queries(self, offsets: int | mx.array) -> mx.array:
+        """Queries with their heads apart, rotated.
 
         offsets: position of the first token, one for all rows or (rows,)
         """
-        queries, (keys, values) = self._heads(self.queries), self.heads_of_keys_and_values()
-        if self.rotation is None:
-            return queries, keys, values
-        rotation = self.rotation.at(offsets)
-        return rotation.apply(queries), rotation.apply(keys), values
-
-    def heads_of_keys_and_values(self) -> tuple[mx.array, mx.array | None]:
-        """Keys and values with their heads apart, not rotated."""
-        return self._heads(self.keys), None if self.values is None else self._heads(self.values)
+        return _rotated(self._heads(self.queries), self.rotation_at(offsets))
 
     def like_queries(self, attended: mx.array) -> mx.array:
         """Attention's result (rows, num_heads, length, head_dim) in the shape that the queries came in."""
@@ -93,3 +85,37 @@ class QKV:
 
     def _heads(self, x: mx.array) -> mx.array:
         return x if self.head_dim is None else split_heads(x, x.shape[-1] // self.head_dim)
+
+
+@dataclass(frozen=True, slots=True)
+class QKV(Queries):
+    """Queries, keys and values of new tokens.
+
+    keys, values: (rows, num_kv_heads, length, head_dim), or with heads side by side as those of queries
+    values: None where the keys contain them
+    rotation: of queries and keys
+    """
+
+    keys: mx.array
+    values: mx.array | None
+
+    def of_rows(self, rows: slice) -> "QKV":
+        """Queries, keys and values of some of the rows."""
+        values = None if self.values is None else self.values[rows]
+        return replace(self, queries=self.queries[rows], keys=self.keys[rows], values=values)
+
+    def rotated_heads(self, offsets: int | mx.array) -> tuple[mx.array, mx.array, mx.array | None]:
+        """Queries, keys and values with their heads apart, rotated.
+
+        offsets: position of the first token, one for all rows or (rows,)
+        """
+        keys, values = self.heads_of_keys_and_values()
+        return self.rotated_queries(offsets), _rotated(keys, self.rotation_at(offsets)), values
+
+    def heads_of_keys_and_values(self) -> tuple[mx.array, mx.array | None]:
+        """Keys and values with their heads apart, not rotated."""
+        return self._heads(self.keys), None if self.values is None else self._heads(self.values)
+
+
+def _rotated(heads: mx.array, rotation: Rotation | None) -> mx.array:
+    return heads if rotation is None else rotation.apply(heads)

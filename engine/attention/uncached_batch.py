@@ -7,21 +7,24 @@ import mlx.core as mx
 
 from engine.attention.attend import AttentionOptions, attend, causal_mask
 from engine.attention.batch import Batch, Biases
-from engine.attention.qkv import QKV, Rotation
+from engine.attention.qkv import QKV, Queries, Rotation
 from engine.attention.views import PositionBias
 from engine.cache.layout import Dense
+from engine.cache.spec import CacheSpec
 
 
 class UncachedBatch(Batch):
     """Texts padded on the right to one length, read in a single pass. Padding follows the text, so nobody sees it.
 
-    windows: per layer the number of tokens it sees, or None for all
+    spec: the kinds of state that the model's layers would keep
     lengths: tokens of each text
     both_ways: every token sees the later ones too, as in EmbeddingGemma; padding is masked then
     """
 
-    def __init__(self, windows: Sequence[int | None], lengths: Sequence[int], *, both_ways: bool = False) -> None:
-        self._windows = windows
+    def __init__(self, spec: CacheSpec, lengths: Sequence[int], *, both_ways: bool = False) -> None:
+        self._windows = spec.windows
+        self._read_again = frozenset(spec.readers)
+        self._stored: dict[int, tuple[mx.array, mx.array]] = {}
         self._both_ways = both_ways
         self._masks: dict[int | None, mx.array | None] = {}
         self._lengths = lengths
@@ -41,14 +44,26 @@ class UncachedBatch(Batch):
         biases: Biases | None = None,
     ) -> mx.array:
         """Attend to the new keys and values alone. See Batch.attend; biases are not taken."""
-        new = QKV(queries, keys, values, head_dim, rotation)
-        window = self._windows[layer]
-        if window not in self._masks:
-            self._masks[window] = self._mask(new.length, window)
-        options = replace(options, causal=not self._both_ways, mask=self._masks[window])
+        new = QKV(queries, head_dim, rotation, keys, values)
         queries, keys, values = new.rotated_heads(0)
         keys, values = Dense().with_values(Dense().planes(keys, values), options.value_dim)
-        return new.like_queries(attend(queries, keys, values, options))
+        if layer in self._read_again:
+            self._stored[layer] = keys, values
+        return new.like_queries(attend(queries, keys, values, self._seeing(layer, new.length, options)))
+
+    def attend_stored(
+        self,
+        layer: int,
+        queries: mx.array,
+        options: AttentionOptions,
+        *,
+        head_dim: int | None = None,
+        rotation: Rotation | None = None,
+    ) -> mx.array:
+        """Attend to the keys and values of a layer that has attended. See Batch.attend_stored."""
+        new = Queries(queries, head_dim, rotation)
+        options = self._seeing(layer, new.length, options)
+        return new.like_queries(attend(new.rotated_queries(0), *self._stored[layer], options))
 
     def biases(self, of_positions: PositionBias, length: int) -> Biases:
         """Position biases belong to encoder-decoders, which have caches."""
@@ -56,6 +71,13 @@ class UncachedBatch(Batch):
 
     def advance(self, length: int) -> None:
         """Nothing is counted: there is no next pass."""
+
+    def _seeing(self, layer: int, length: int, options: AttentionOptions) -> AttentionOptions:
+        """The options of a layer with its mask."""
+        window = self._windows[layer]
+        if window not in self._masks:
+            self._masks[window] = self._mask(length, window)
+        return replace(options, causal=not self._both_ways, mask=self._masks[window])
 
     def _mask(self, length: int, window: int | None) -> mx.array | None:
         """The keys that every token sees; None where causal attention says it."""

@@ -8,7 +8,7 @@ from typing import Protocol
 import mlx.core as mx
 
 from engine.attention.attend import AttentionOptions, KVLocation, attend, attend_cached, with_bias
-from engine.attention.qkv import QKV
+from engine.attention.qkv import QKV, Queries
 from engine.cache.layout import Planes
 from engine.cache.slots import LayerSlab, Slab, Slot
 
@@ -34,6 +34,9 @@ class BatchView(Protocol):
     def attend(self, layer: int, new: QKV, options: AttentionOptions, bias: mx.array | None = None) -> mx.array:
         """Store new keys and values, and attend to what each row sees, in MLX's operations."""
 
+    def attend_stored(self, layer: int, new: Queries, options: AttentionOptions) -> mx.array:
+        """Attend to the keys of a layer that has attended in this pass; nothing is stored."""
+
     def attend_source(self, layer: int, queries: mx.array, scale: float) -> mx.array:
         """Attend to each row's source."""
 
@@ -55,11 +58,20 @@ def store_and_attend(
         own.make(slab.layout.planes(*new.heads_of_keys_and_values()))
     # The kernel writes in place what nobody else refers to.
     planes, own.planes = own.planes, []
-    rotation = None if new.rotation is None else new.rotation.at(offsets)
+    rotation = new.rotation_at(offsets)
     attended, own.planes = attend_cached(
         slab.kernels, new.queries, planes, (new.keys, new.values), location, options, rotation, slab.layout.bits
     )
     return attended
+
+
+def attend_to_planes(
+    slab: Slab, planes: Planes, new: Queries, location: KVLocation, options: AttentionOptions, offsets: int | mx.array
+) -> mx.array:
+    """Attend to planes as they are, in one call of a kernel. offsets: as in store_and_attend"""
+    assert slab.kernels is not None  # asked where the kernels attend
+    rotation = new.rotation_at(offsets)
+    return attend_cached(slab.kernels, new.queries, planes, (), location, options, rotation, slab.layout.bits)[0]
 
 
 def attend_to_keys(
@@ -117,6 +129,18 @@ class SequenceView:
         else:
             return self._slide_with_kernels(layer, new, options)
         return store_and_attend(self.slab, layer, new, location, options, start)
+
+    def attend_stored(self, layer: int, new: Queries, options: AttentionOptions) -> mx.array:
+        """Attend to the keys of a layer that has attended in this pass; nothing is stored."""
+        start, slab = self._slot.length, self.slab.layers[layer]
+        planes, window = slab.read(self._slot.index, 0, min(start + new.length, slab.places)), None
+        if layer in self._seen:
+            planes, window = self._seen[layer][1], slab.window
+        options = replace(options, window=window)
+        if self.slab.kernels_attend:
+            return attend_to_planes(self.slab, planes, new, KVLocation(0, 0, planes[0].shape[2]), options, start)
+        options = replace(options, causal=new.length > 1)
+        return new.like_queries(attend(new.rotated_queries(start), *self.slab.layout.keys_and_values(planes), options))
 
     def attend_source(self, layer: int, queries: mx.array, scale: float) -> mx.array:
         """Attend to the row's source."""
@@ -193,13 +217,9 @@ class SlabView:
     def attend(self, layer: int, new: QKV, options: AttentionOptions, bias: mx.array | None = None) -> mx.array:
         """Store new keys and values, and attend to what each row sees, in MLX's operations."""
         queries, keys, values = new.rotated_heads(self._offsets)
-        layout, slab = self.slab.layout, self.slab.layers[layer]
-        slab.write_each(self._slots, self._starts_in(slab), layout.planes(keys, values))
-        mask = self._mask(slab.window, slab.places)
-        planes = layout.with_values([plane[:, :, : mask.shape[-1]] for plane in slab.planes], options.value_dim)
-        seen = layout.keys_and_values(planes)
-        options = replace(options, causal=False, mask=mask if bias is None else with_bias(mask, bias))
-        return new.like_queries(self._by_row(attend(self._by_slot(queries), *seen, options)))
+        slab = self.slab.layers[layer]
+        slab.write_each(self._slots, self._starts_in(slab), self.slab.layout.planes(keys, values))
+        return new.like_queries(self._attend_masked(slab, queries, options, bias))
 
     def attend_with_kernels(self, layer: int, new: QKV, options: AttentionOptions) -> mx.array:
         """Store new keys and values, and attend to what each row sees, in one call of a kernel."""
@@ -210,6 +230,14 @@ class SlabView:
             slab.write_each(self._slots, self._starts_in(slab), self.slab.layout.planes(keys, None))
             return new.like_queries(attend_to_keys(self.slab, slab.planes, queries, location, options))
         return store_and_attend(self.slab, layer, new, location, options, self._offsets)
+
+    def attend_stored(self, layer: int, new: Queries, options: AttentionOptions) -> mx.array:
+        """Attend to the keys of a layer that has attended in this pass; nothing is stored."""
+        slab = self.slab.layers[layer]
+        if self.slab.kernels_attend:
+            location = KVLocation(self._slots, 0, self._counts_in(slab))
+            return attend_to_planes(self.slab, slab.planes, new, location, options, self._offsets)
+        return new.like_queries(self._attend_masked(slab, new.rotated_queries(self._offsets), options))
 
     def attend_source(self, layer: int, queries: mx.array, scale: float) -> mx.array:
         """Attend to each row's source."""
@@ -222,6 +250,15 @@ class SlabView:
         """Position biases between the new tokens and all that the rows see."""
         context = self._mask(None, self.slab.capacity).shape[-1]
         return of_positions(mx.array(self._spread(self._lengths)), length, context)
+
+    def _attend_masked(
+        self, slab: LayerSlab, queries: mx.array, options: AttentionOptions, bias: mx.array | None = None
+    ) -> mx.array:
+        """Attend to the slab as it lies, in MLX's operations."""
+        layout, mask = self.slab.layout, self._mask(slab.window, slab.places)
+        planes = layout.with_values([plane[:, :, : mask.shape[-1]] for plane in slab.planes], options.value_dim)
+        options = replace(options, causal=False, mask=mask if bias is None else with_bias(mask, bias))
+        return self._by_row(attend(self._by_slot(queries), *layout.keys_and_values(planes), options))
 
     @cached_property
     def _offsets(self) -> mx.array:

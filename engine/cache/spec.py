@@ -10,7 +10,14 @@ class CacheSpec:
 
     windows: per layer that keeps keys and values the number of tokens it sees, or None for all
     num_states: layers that keep a state of fixed size
+    readers: per layer that keeps nothing, but reads what another has stored, that layer's number among those of windows
     """
 
     windows: Sequence[int | None]
     num_states: int = 0
+    readers: Sequence[int] = ()
+
+    @property
+    def num_layers(self) -> int:
+        """Layers that mix tokens, whatever they keep."""
+        return len(self.windows) + self.num_states + len(self.readers)

@@ -44,7 +44,7 @@ class FloatModel:
         """ids: (rows, length) integers; returns (rows, length, vocab_size) float32."""
         self.put(weights)
         num_rows, length = ids.shape
-        hidden = self._model(ids, UncachedBatch(self._model.windows, [length] * num_rows))
+        hidden = self._model(ids, UncachedBatch(self._model.cache, [length] * num_rows))
         return self._model.logits(hidden).astype(mx.float32)
 
     def put(self, weights: Mapping[str, mx.array]) -> None:

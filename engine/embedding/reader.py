@@ -100,7 +100,7 @@ class DecoderReader:
 
     def read(self, ids: mx.array, types: mx.array, lengths: Sequence[int]) -> mx.array:
         """See Reader; there are no kinds of text."""
-        return self._model(ids, UncachedBatch(self._model.windows, lengths, both_ways=self._both_ways))
+        return self._model(ids, UncachedBatch(self._model.cache, lengths, both_ways=self._both_ways))
 
     def scores(self, hidden: mx.array, lengths: Sequence[int]) -> mx.array:
         """There is no classifier."""

@@ -29,7 +29,7 @@ class LoadedDecoder:
 
     def hidden(self, ids: mx.array, lengths: Sequence[int]) -> mx.array:
         """(rows, length) integers, padded on the right, to (rows, length, hidden_size). lengths: of each row."""
-        return self.model(ids, UncachedBatch(self.model.windows, lengths))
+        return self.model(ids, UncachedBatch(self.model.cache, lengths))
 
     @property
     def context_length(self) -> int | None:

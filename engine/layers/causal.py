@@ -52,7 +52,7 @@ class CausalLM(Architecture):
 
     tied: the head is the embedding's own matrix
     windows: per layer that keeps keys and values the number of tokens it sees, or None for all
-    num_states: layers that keep a state of fixed size
+    num_states, readers: see CacheSpec
     embedding_scale, logit_scale: multiply token vectors and logits
     logit_softcap: logits become softcap * tanh(logits / softcap)
     """
@@ -67,6 +67,7 @@ class CausalLM(Architecture):
         tied: bool,
         windows: Sequence[int | None] | None = None,
         num_states: int = 0,
+        readers: Sequence[int] = (),
         embedding_scale: float = 1.0,
         logit_scale: float = 1.0,
         logit_softcap: float | None = None,
@@ -76,20 +77,19 @@ class CausalLM(Architecture):
         self._logit_scale = logit_scale
         self._logit_softcap = logit_softcap
         self._tied = tied
-        self._windows: list[int | None] = [None] * len(layers) if windows is None else list(windows)
-        self._num_states = num_states
+        self._cache = CacheSpec([None] * len(layers) if windows is None else list(windows), num_states, readers)
         if not tied:
             self.lm_head = Linear(hidden_size, vocab_size, bias=head_bias)
 
     @property
     def windows(self) -> list[int | None]:
         """Per layer the number of tokens it sees, or None for all."""
-        return self._windows
+        return list(self._cache.windows)
 
     @property
     def cache(self) -> CacheSpec:
         """The kinds of state that the layers keep per sequence."""
-        return CacheSpec(self._windows, self._num_states)
+        return self._cache
 
     def __call__(self, ids: mx.array, batch: Batch) -> mx.array:
         """ids: (rows, length) integers; returns (rows, length, hidden_size)."""

@@ -26,7 +26,7 @@ def model_path(long_model):
 def expected(model_path) -> np.ndarray:
     """Log-probabilities of every token at every place, of one pass over the whole prompt."""
     model = build_model(open_checkpoint(model_path), prepare_device("native", None), None)
-    batch = UncachedBatch(model.windows, [len(PROMPT)])
+    batch = UncachedBatch(model.cache, [len(PROMPT)])
     logits = model.logits(model(mx.array([PROMPT]), batch)[0]).astype(mx.float32)
     return np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
 

@@ -54,7 +54,7 @@ def logits(model, layers=None) -> np.ndarray:
     stack = layers_of(model, "")
     whole = list(stack)
     stack[:] = whole if layers is None else [whole[layer] for layer in layers]
-    hidden = model(mx.array(IDS)[None], UncachedBatch(model.windows, [len(IDS)]))
+    hidden = model(mx.array(IDS)[None], UncachedBatch(model.cache, [len(IDS)]))
     stack[:] = whole
     return np.array(model.logits(hidden)[0])
 
