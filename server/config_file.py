@@ -40,7 +40,7 @@ def default_path() -> Path:
 
 
 class ConfigFileSource(PydanticBaseSettingsSource):
-    """What stands in the file that the setting `config` of the stronger sources names; nothing without one."""
+    """The settings of the file that `config` of the stronger sources names; none without a file."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         """Unused: the file is read as a whole."""

@@ -1,4 +1,4 @@
-"""What an ended command tells the shell: every exit code, once, and the base of the failures that carry one."""
+"""The exit codes of every command, and the base of the failures that carry one."""
 
 DONE = 0
 FAILURE = 1

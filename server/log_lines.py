@@ -1,4 +1,4 @@
-"""What a line of the log looks like: for people, or one JSON object. Knows nothing of what is logged."""
+"""The form of a log line: for people, or one JSON object. Knows nothing of the events that are logged."""
 
 import json
 import logging

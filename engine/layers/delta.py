@@ -100,7 +100,7 @@ class GatedDeltaNet(Module):
 
 
 class FusedGatedDeltaNet(GatedDeltaNet):
-    """The same with two projections, which go key head by key head."""
+    """A gated DeltaNet with two joint projections, which go key head by key head."""
 
     def _add_projections(self, sizes: DeltaSizes) -> None:
         inner_size = sizes.num_value_heads * sizes.value_dim

@@ -50,7 +50,7 @@ def mark_special(subwords: Subwords, settings: TokenizerSettings, roles: Roles, 
 
 
 def unnumbered_within(texts: Iterable[str], vocabulary: Mapping[str, int], num_rows: int | None) -> list[str]:
-    """Those of the texts that the vocabulary lacks and that the model has room for behind it.
+    """The texts that the vocabulary lacks and that the model has room for behind it.
 
     A configuration that knows fewer tokens than the vocabulary itself says nothing of the room.
     """

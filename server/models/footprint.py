@@ -28,7 +28,7 @@ _MOST_REMEMBERED = 512
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What the last run of a model told.
+    """The memory and times of a model's last run.
 
     size_bytes: of its files, to know them by
     base_bytes: of its process without keys and values
@@ -48,7 +48,7 @@ class Measurements:
         self._by_run: dict[str, Measured] | None = None
 
     def get(self, run: str, size_bytes: int) -> Measured | None:
-        """What is known of the model with these files."""
+        """The measurements of the model with these files."""
         found = self._known().get(run)
         return found if found is not None and found.size_bytes == size_bytes else None
 
@@ -100,7 +100,7 @@ def guess(size_bytes: int) -> int:
 
 
 def share(name: str, base_bytes: int, budget_bytes: int, kv_bytes: int | None, prefix_bytes: int | None) -> Share:
-    """What a model gets of the budget. Keys and values take what is left where nobody has set their size.
+    """The bytes that a model gets of the budget. Keys and values take the rest where nobody has set their size.
 
     Raises ModelTooLarge.
     """
@@ -116,7 +116,7 @@ def share(name: str, base_bytes: int, budget_bytes: int, kv_bytes: int | None, p
 
 
 def default_budget() -> int:
-    """What models may take together where nobody has said it."""
+    """The bytes that all models may take together where nobody has set a budget."""
     return int(_BUDGET_SHARE * memory_bytes())
 
 

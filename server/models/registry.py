@@ -40,7 +40,7 @@ class Registry:
 
     @property
     def named(self) -> tuple[ServedModel, ...]:
-        """Those named at the start, the default first."""
+        """The models named at the start, the default first."""
         return self._named
 
     @property
@@ -50,7 +50,7 @@ class Registry:
 
     @property
     def default(self) -> ServedModel:
-        """What answers requests that name no model."""
+        """The model that answers requests which name none."""
         return self._named[0]
 
     def aliases_of(self, model: ServedModel) -> list[str]:
@@ -84,7 +84,7 @@ class Registry:
 
     def start(self) -> None:
         """Begin to listen to the default model's worker. The others wait until somebody asks for them."""
-        if self.residency.place(self.default) is not None:
+        if self.residency.residence(self.default) is not None:
             self.default.begin()
 
     def health(self) -> Health:
@@ -119,7 +119,7 @@ class Registry:
     def _as_served(self, stored: StoredModel) -> ServedModel:
         """The one object that stands for these files; another one where they are others than before."""
         known = self._models.get(stored.id)
-        if known is not None and (known.stored == stored or self.residency.place(known) is not None):
+        if known is not None and (known.stored == stored or self.residency.residence(known) is not None):
             return known
         assert self._serve is not None  # noqa: S101  # a store comes with it
         self._models[stored.id] = model = self._serve(stored)

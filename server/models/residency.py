@@ -46,8 +46,8 @@ class Tenant(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Place:
-    """A model's place in memory.
+class Residence:
+    """A model's stay in memory.
 
     held_bytes: what admission counts
     last_used: when its last lease ended
@@ -79,15 +79,15 @@ class Place:
 
 @dataclass(eq=False, slots=True)
 class _Ticket:
-    """Everybody who waits for one model to come in: one place in the queue, one load."""
+    """Everybody who waits for one model to come in: one turn in the queue, one load."""
 
     since: float
-    granted: "asyncio.Future[Place]"
+    granted: "asyncio.Future[Residence]"
     num_waiting: int = 0
 
 
 class Residency:
-    """The places and the queue.
+    """The residences and the queue.
 
     budget_bytes: what all models may take together
     idle_seconds: a model unused for that long is unloaded; None keeps it until its memory is needed
@@ -110,19 +110,19 @@ class Residency:
         self._patience_seconds = patience_seconds
         self._queue_seconds = queue_seconds
         self._clock = clock
-        self._places: dict[Tenant, Place] = {}
+        self._residences: dict[Tenant, Residence] = {}
         self._queue: dict[Tenant, _Ticket] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
     def held_bytes(self) -> int:
-        """What is taken of the budget."""
-        return sum(place.held_bytes for place in self._places.values())
+        """The bytes of the budget that are taken."""
+        return sum(each.held_bytes for each in self._residences.values())
 
-    def place(self, tenant: Tenant) -> Place | None:
+    def residence(self, tenant: Tenant) -> Residence | None:
         """Where the model is, if it is in memory or on its way in or out."""
-        return self._places.get(tenant)
+        return self._residences.get(tenant)
 
     def num_waiting(self, tenant: Tenant) -> int:
         """Requests that wait for the model to come in."""
@@ -131,29 +131,29 @@ class Residency:
 
     def unload_at(self, tenant: Tenant) -> float | None:
         """When the model will leave unless somebody asks for it, on this object's clock."""
-        place = self._places.get(tenant)
-        if place is None or self.idle_seconds is None or not place.may_leave:
+        residence = self._residences.get(tenant)
+        if residence is None or self.idle_seconds is None or not residence.may_leave:
             return None
-        return place.last_used + self.idle_seconds
+        return residence.last_used + self.idle_seconds
 
-    def admit(self, tenant: Tenant) -> Place:
-        """Take a place at once, before anything else is in memory. Raises ModelTooLarge. Needs no event loop."""
+    def admit(self, tenant: Tenant) -> Residence:
+        """Have a model reside at once, before anything else is in memory. Raises ModelTooLarge. Needs no event loop."""
         now = self._clock()
-        place = Place(tenant, tenant.need(self.budget_bytes), now, now)
-        self._places[tenant] = place
-        return place
+        residence = Residence(tenant, tenant.need(self.budget_bytes), now, now)
+        self._residences[tenant] = residence
+        return residence
 
-    async def acquire(self, tenant: Tenant) -> Place:
-        """A lease on the model's place, which `release` gives back; waits until there is room for it.
+    async def acquire(self, tenant: Tenant) -> Residence:
+        """A lease on the model's residence, which `release` gives back; waits until there is room for it.
 
         Raises ModelTooLarge, ModelLoading when it takes too long, ShuttingDown, and what `begin` raises.
         """
         if self._closed:
             raise ShuttingDown
-        place = self._places.get(tenant)
-        if place is not None and not place.leaving:
-            place.num_leases += 1
-            return place
+        residence = self._residences.get(tenant)
+        if residence is not None and not residence.leaving:
+            residence.num_leases += 1
+            return residence
         self._require_possible(tenant)
         ticket = self._queue.get(tenant)
         if ticket is None:
@@ -170,30 +170,30 @@ class Residency:
             self._give_up(tenant, ticket)
             raise
 
-    def release(self, place: Place) -> None:
+    def release(self, residence: Residence) -> None:
         """Give a lease back."""
-        place.num_leases -= 1
-        place.last_used = now = self._clock()
-        if place.served is None:
-            place.served = now
-        if not place.num_leases and not place.gone.is_set():
-            place.held_bytes = place.tenant.measure()
-            if place.leaving:
-                self._end(place)
+        residence.num_leases -= 1
+        residence.last_used = now = self._clock()
+        if residence.served is None:
+            residence.served = now
+        if not residence.num_leases and not residence.gone.is_set():
+            residence.held_bytes = residence.tenant.measure()
+            if residence.leaving:
+                self._end(residence)
         self._pump()
 
     async def unload(self, tenant: Tenant) -> None:
         """Let nobody new in, wait for those inside, and unload; nothing to do for a model that is not in memory."""
-        place = self._places.get(tenant)
-        if place is not None:
-            self._leave(place)
-            await place.gone.wait()
+        residence = self._residences.get(tenant)
+        if residence is not None:
+            self._leave(residence)
+            await residence.gone.wait()
 
     def vanished(self, tenant: Tenant) -> None:
         """The model's process has ended by itself and will not be started again."""
-        place = self._places.get(tenant)
-        if place is not None and place.ending is None:
-            self._remove(place)
+        residence = self._residences.get(tenant)
+        if residence is not None and residence.ending is None:
+            self._remove(residence)
 
     def close(self) -> None:
         """Let nobody in any more, and tell so those who wait."""
@@ -206,7 +206,7 @@ class Residency:
 
     def _require_possible(self, tenant: Tenant) -> None:
         """Raises ModelTooLarge when the model would not fit even if all others that may leave had left."""
-        pinned = sum(place.held_bytes for place in self._places.values() if place.tenant.pinned and not place.leaving)
+        pinned = sum(each.held_bytes for each in self._residences.values() if each.tenant.pinned and not each.leaving)
         needed = tenant.need(self.budget_bytes)
         if needed > self.budget_bytes - pinned:
             raise ModelTooLarge(tenant.name, needed, self.budget_bytes, pinned)
@@ -230,16 +230,16 @@ class Residency:
         self._send_idle_away(now)
         while self._queue:
             tenant, ticket = next(iter(self._queue.items()))
-            if tenant in self._places or not self._has_room(tenant, ticket, now):
+            if tenant in self._residences or not self._has_room(tenant, ticket, now):
                 break
             self._grant(tenant, ticket, now)
         self._set_timer(now)
 
     def _send_idle_away(self, now: float) -> None:
-        for tenant, place in list(self._places.items()):
+        for tenant, residence in list(self._residences.items()):
             due = self.unload_at(tenant)
             if due is not None and due <= now:
-                self._leave(place)
+                self._leave(residence)
 
     def _has_room(self, tenant: Tenant, ticket: _Ticket, now: float) -> bool:
         """Whether the first in the queue can come in; if not, send away who must leave for it, and who may."""
@@ -250,83 +250,87 @@ class Residency:
         free = self.budget_bytes - self.held_bytes
         if needed <= free:
             return True
-        free += sum(place.held_bytes for place in self._places.values() if place.leaving)
+        free += sum(each.held_bytes for each in self._residences.values() if each.leaving)
         staying = sorted(
-            (place for place in self._places.values() if not place.leaving and not place.tenant.pinned),
-            key=lambda place: (place.num_leases > 0, place.last_used),
+            (each for each in self._residences.values() if not each.leaving and not each.tenant.pinned),
+            key=lambda residence: (residence.num_leases > 0, residence.last_used),
         )
-        idle = [place for place in staying if (since := self._idle_since(place)) is not None and since <= now]
+        idle = [
+            residence for residence in staying if (since := self._idle_since(residence)) is not None and since <= now
+        ]
         impatient = now >= ticket.since + self._patience_seconds
-        chosen: list[Place] = []
-        for place in staying if impatient else idle:
+        chosen: list[Residence] = []
+        for residence in staying if impatient else idle:
             if needed <= free:
                 break
-            chosen.append(place)
-            free += place.held_bytes
+            chosen.append(residence)
+            free += residence.held_bytes
         if needed <= free:
-            for place in chosen:
-                self._leave(place)
+            for residence in chosen:
+                self._leave(residence)
         return False
 
-    def _idle_since(self, place: Place) -> float | None:
+    def _idle_since(self, residence: Residence) -> float | None:
         """When a model may leave to make room; None while it may not.
 
         Those who use it may have been among those who waited for another model: that time is no sign of its being idle.
         """
-        if not place.may_leave:
+        if not residence.may_leave:
             return None
-        since = place.last_used + place.settle_seconds
-        others = sorted((each for each in self._places.values() if each is not place), key=lambda each: each.asked_at)
+        since = residence.last_used + residence.settle_seconds
+        others = sorted(
+            (each for each in self._residences.values() if each is not residence), key=lambda each: each.asked_at
+        )
         if not any(other.num_leases for other in others):
-            return min(since, max(each.last_used for each in self._places.values()) + _QUIET_SECONDS)
+            return min(since, max(each.last_used for each in self._residences.values()) + _QUIET_SECONDS)
         for other in others:
-            if other.asked_at < since and (other.served is None or other.served > place.last_used):
+            if other.asked_at < since and (other.served is None or other.served > residence.last_used):
                 if other.served is None and other.num_leases:
                     return None
-                since = max(since, (other.served or 0.0) + place.settle_seconds)
+                since = max(since, (other.served or 0.0) + residence.settle_seconds)
         return since
 
     def _grant(self, tenant: Tenant, ticket: _Ticket, now: float) -> None:
         del self._queue[tenant]
         try:
-            place = Place(tenant, tenant.need(self.budget_bytes), now, ticket.since, ticket.num_waiting)
-            self._places[tenant] = place
+            residence = Residence(tenant, tenant.need(self.budget_bytes), now, ticket.since, ticket.num_waiting)
+            self._residences[tenant] = residence
             tenant.begin()
         except ApiError as error:
-            self._places.pop(tenant, None)
+            self._residences.pop(tenant, None)
             _fail(ticket, error)
         else:
-            ticket.granted.set_result(place)
+            ticket.granted.set_result(residence)
 
-    def _leave(self, place: Place) -> None:
-        place.leaving = True
-        if not place.num_leases:
-            self._end(place)
+    def _leave(self, residence: Residence) -> None:
+        residence.leaving = True
+        if not residence.num_leases:
+            self._end(residence)
 
-    def _end(self, place: Place) -> None:
-        if place.ending is None:
-            place.ending = asyncio.create_task(self._ended(place))
+    def _end(self, residence: Residence) -> None:
+        if residence.ending is None:
+            residence.ending = asyncio.create_task(self._ended(residence))
 
-    async def _ended(self, place: Place) -> None:
+    async def _ended(self, residence: Residence) -> None:
         try:
-            await place.tenant.end()
+            await residence.tenant.end()
         finally:
-            self._remove(place)
+            self._remove(residence)
 
-    def _remove(self, place: Place) -> None:
-        if self._places.get(place.tenant) is place:
-            del self._places[place.tenant]
-        place.gone.set()
+    def _remove(self, residence: Residence) -> None:
+        if self._residences.get(residence.tenant) is residence:
+            del self._residences[residence.tenant]
+        residence.gone.set()
         self._pump()
 
     def _set_timer(self, now: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        times = [due for tenant in self._places if (due := self.unload_at(tenant)) is not None]
+        times = [due for tenant in self._residences if (due := self.unload_at(tenant)) is not None]
         if self._queue:
             times.append(next(iter(self._queue.values())).since + self._patience_seconds)
-            times += [since for place in self._places.values() if (since := self._idle_since(place)) is not None]
+            times += [since for each in self._residences.values() if (since := self._idle_since(each)) is not None]
         later = [time for time in times if time > now]
         if later:
             self._timer = asyncio.get_running_loop().call_later(min(later) - now + 0.001, self._pump)
@@ -338,26 +342,26 @@ def _fail(ticket: _Ticket, error: Exception) -> None:
         ticket.granted.exception()  # all who waited may have left
 
 
-_held: ContextVar[list[Place] | None] = ContextVar("held", default=None)
+_held: ContextVar[list[Residence] | None] = ContextVar("held", default=None)
 
 
 @contextmanager
 def holding(residency: Residency) -> Iterator[None]:
     """Models that `hold` is called for inside of this stay until its end."""
-    places: list[Place] = []
-    token = _held.set(places)
+    residences: list[Residence] = []
+    token = _held.set(residences)
     try:
         yield
     finally:
         _held.reset(token)
-        for place in places:
-            residency.release(place)
+        for residence in residences:
+            residency.release(residence)
 
 
 async def hold(residency: Residency, tenant: Tenant) -> None:
     """Have the model in memory, loading or loaded, until the work at hand ends. Raises what `acquire` raises."""
-    places = _held.get()
-    if places is None:
+    residences = _held.get()
+    if residences is None:
         raise RuntimeError("a model can only be held inside of `holding`")
-    if not any(place.tenant is tenant and not place.gone.is_set() for place in places):
-        places.append(await residency.acquire(tenant))
+    if not any(residence.tenant is tenant and not residence.gone.is_set() for residence in residences):
+        residences.append(await residency.acquire(tenant))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelText:
-    """What turns messages into ids and ids into text, and how the model wants to be used.
+    """The parts that turn messages into ids and ids into text, and the model's own defaults.
 
     chat_template: None for models that were not taught to chat
     sentence: for models that make a vector or a score of a text

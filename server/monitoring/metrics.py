@@ -1,4 +1,4 @@
-"""What /metrics tells, under the names of vLLM, which dashboards know. Knows counts and times; nothing of HTTP."""
+"""The counts and times of /metrics, under the names of vLLM, which dashboards know. Knows nothing of HTTP."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ _HISTOGRAMS: tuple[tuple[str, str, tuple[float, ...]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ModelMetrics:
-    """What is counted of one model's requests. Every choice of a prompt counts as a request of its own, as in vLLM.
+    """The counts of one model's requests. Every choice of a prompt counts as a request of its own, as in vLLM.
 
     histograms: by the name after `vllm:`
     finished: by finish reason: stop, length, abort for a client that left, error

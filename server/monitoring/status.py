@@ -1,4 +1,4 @@
-"""What the server holds and does, as one picture, and as a line of small ones over time. Knows no HTTP."""
+"""The server's models, memory and requests as one picture, and as a line of small pictures over time. Knows no HTTP."""
 
 import asyncio
 import contextlib
@@ -117,7 +117,7 @@ class _Sums:
 def model_status(registry: Registry, model: ServedModel) -> ModelStatus:
     """One model's part of the picture."""
     info, health = model.supervisor.info, model.supervisor.health
-    stats, place = model.supervisor.stats or _NOTHING, registry.residency.place(model)
+    stats, place = model.supervisor.stats or _NOTHING, registry.residency.residence(model)
     unload_at = registry.residency.unload_at(model)
     is_idle = place is not None and not place.num_leases and not stats.num_running
     return {
@@ -147,8 +147,8 @@ def model_status(registry: Registry, model: ServedModel) -> ModelStatus:
 
 
 def model_state(registry: Registry, model: ServedModel) -> ModelState:
-    """What a model is doing, in one word."""
-    place, health = registry.residency.place(model), model.supervisor.health
+    """The state of a model, in one word."""
+    place, health = registry.residency.residence(model), model.supervisor.health
     if place is None:
         if registry.residency.num_waiting(model):
             return "waiting"
@@ -159,7 +159,7 @@ def model_state(registry: Registry, model: ServedModel) -> ModelState:
 
 
 def _memory_of(registry: Registry, model: ServedModel, stats: EngineStats) -> ModelMemory:
-    place = registry.residency.place(model)
+    place = registry.residency.residence(model)
     reserved = 0 if place is None else place.held_bytes
     if place is None:
         with contextlib.suppress(ModelTooLarge):

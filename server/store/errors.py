@@ -1,4 +1,4 @@
-"""What can go wrong between a model's name and a whole model on disk. Knows nothing of HTTP.
+"""The failures between a model's name and a whole model on disk. Knows nothing of HTTP.
 
 StoreError             str() is one sentence fit for a person; exit_code is the shell's
 ├── ModelIdInvalid     not a name that any model can have

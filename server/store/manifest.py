@@ -24,7 +24,7 @@ class FileRecord(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What is known of a stored model. files: by name below its folder."""
+    """The record of a stored model. files: by name below its folder."""
 
     id: str
     source: str
@@ -46,7 +46,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def format(self) -> Format:
-        """What the weights are."""
+        """The kind of weights."""
         return "safetensors" if self.gguf_name is None else "gguf"
 
 

@@ -1,4 +1,4 @@
-"""What a model's own files say of it, without loading it: headers and small JSON files alone. Imports no MLX."""
+"""Facts about a model from its own files, without loading it: headers and small JSON files alone. Imports no MLX."""
 
 from collections import Counter
 from dataclasses import dataclass

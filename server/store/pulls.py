@@ -12,7 +12,7 @@ from server.wire.status import PullStatus
 
 
 def pulls_in(store: Store) -> list[PullStatus]:
-    """Those that run, and those that were interrupted and can be taken up again."""
+    """The pulls that run, and the interrupted pulls that can be taken up again."""
     try:
         folders = sorted(path for path in (store.root / PARTIAL).iterdir() if path.is_dir())
     except OSError:

@@ -1,4 +1,4 @@
-"""What the places that models come from have in common. Implemented by wheel_source, hub_source and local_source."""
+"""The interface of the sources that models come from. Implemented by wheel_source, hub_source and local_source."""
 
 from pathlib import Path
 from typing import NamedTuple, Protocol

@@ -119,7 +119,7 @@ class Store:
             return None
 
     def folders(self) -> Sequence[Path]:
-        """What lies in the root and is not hidden, models or not."""
+        """The entries of the root that are not hidden, models or not."""
         try:
             return sorted(path for path in self.root.iterdir() if not path.name.startswith("."))
         except OSError:

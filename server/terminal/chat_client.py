@@ -57,7 +57,7 @@ class ChatClient:
             return False
 
     def models(self) -> Sequence[Mapping[str, Any]]:
-        """What GET /v1/models lists; nothing where no server answers or the key does not fit."""
+        """The models that GET /v1/models lists; none where no server answers or the key does not fit."""
         status, body = self._ask("GET", "/v1/models")
         return body["data"] if status == http.HTTPStatus.OK else ()
 
@@ -117,7 +117,7 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:
 
 
 def _text(data: bytes) -> str:
-    """What one event adds to the answer. Raises ChatFailed for an error event, or for no event of this API."""
+    """The text that one event adds to the answer. Raises ChatFailed for an error event, or for no event of this API."""
     try:
         event = json.loads(data)
         if "error" in event:

@@ -19,7 +19,7 @@ log = logging.getLogger("bramley.worker")
 
 
 class Compiler(Protocol):
-    """What an engine does for this."""
+    """The engine's part of compiling."""
 
     def compile(self, grammar: Grammar) -> GrammarRow:
         """A grammar's beginning. Raises RequestError."""

@@ -67,7 +67,7 @@ async def estimate(body: EstimateRequest, request: Request) -> Estimate:
 
 
 def _memory(registry: Registry, model: ServedModel) -> EstimatedMemory:
-    budget_bytes, place = registry.residency.budget_bytes, registry.residency.place(model)
+    budget_bytes, place = registry.residency.budget_bytes, registry.residency.residence(model)
     try:
         needed_bytes = model.need(budget_bytes) if place is None else place.held_bytes
     except ModelTooLarge as error:

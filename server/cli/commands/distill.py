@@ -11,38 +11,44 @@ from server.cli.commands.weights import DType, Output
 if TYPE_CHECKING:
     from engine.compression.student import Scratch
 
+Student = Annotated[
+    str | None,
+    typer.Option(help="Model to begin with, such as a pruned copy of the teacher.", show_default="from scratch"),
+]
+TrainingText = Annotated[
+    Path | None,
+    typer.Option(help="A text in UTF-8 to learn from.", show_default="61 kB of a novel, which comes along"),
+]
+TrainTables = Annotated[
+    bool | None,
+    typer.Option(
+        "--train-tables/--keep-tables", help="Train token vectors and output head.", show_default="from scratch"
+    ),
+]
+
 
 def distill(
     teacher: ModelName,
-    student: Annotated[
-        str | None,
-        typer.Option(help="Model to begin with, such as a pruned copy of the teacher.", show_default="from scratch"),
-    ] = None,
+    student: Student = None,
     layers: Annotated[int | None, typer.Option(help="Layers of a student from scratch.", show_default=False)] = None,
     hidden_size: Annotated[
         int | None, typer.Option(help="Hidden size of a student from scratch.", show_default=False)
     ] = None,
-    text: Annotated[
-        Path | None,
-        typer.Option(help="A text in UTF-8 to learn from.", show_default="61 kB of a novel, which comes along"),
-    ] = None,
+    text: TrainingText = None,
     steps: Annotated[int, typer.Option(help="Steps of training, at most.")] = 200,
     minutes: Annotated[
         float | None, typer.Option(help="Minutes of training, at most.", show_default="as long as the steps take")
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="The highest; it rises and falls.")] = 2e-4,
-    temperature: Annotated[float, typer.Option(help="Softens what both models say.")] = 1.0,
+    learning_rate: Annotated[float, typer.Option(help="The highest learning rate; it rises and falls.")] = 2e-4,
+    temperature: Annotated[
+        float, typer.Option(help="Divides the logits of both models before they are compared.")
+    ] = 1.0,
     cross_entropy: Annotated[float, typer.Option(help="Weight of the text itself against the teacher, 0 to 1.")] = 0.0,
     window: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
     rows: Annotated[int, typer.Option(help="Rows of the text in a step.")] = 4,
     rows_at_once: Annotated[int, typer.Option(help="Rows in memory at once; gradients add up to the step's.")] = 1,
-    tables: Annotated[
-        bool | None,
-        typer.Option(
-            "--train-tables/--keep-tables", help="Train token vectors and output head.", show_default="from scratch"
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the order of rows, and of weights from scratch.", min=0)] = 0,
+    tables: TrainTables = None,
+    seed: Annotated[int, typer.Option(help="Seed of the order of rows, and of weights from scratch.", min=0)] = 0,
     dtype: DType = None,
     chart: Annotated[Path | None, typer.Option(help="Draw the loss: a .png.", show_default=False)] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what an interrupted run has saved.")] = False,

@@ -105,7 +105,7 @@ def logs(
 
 
 def _command(program: str, models: "Sequence[str]", settings: "Settings") -> list[str]:
-    """What the service runs: paths in it are absolute, since it has no folder of its own."""
+    """The command that the service runs; paths in it are absolute, since a service has no folder of its own."""
     from server.store.local_source import local_path
 
     names = [str(local_path(name) or name) for name in models]

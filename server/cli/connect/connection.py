@@ -1,4 +1,4 @@
-"""What a client must know of the server, and what it must be told, as values."""
+"""The address, key and model that a client is configured with, as values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

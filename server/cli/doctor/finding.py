@@ -8,7 +8,7 @@ State = Literal["ok", "warning", "failure"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, what was found in a few words, and how to mend it; nothing to mend where it is well."""
+    """One check: its subject, its result in a few words, and how to mend the fault; no mending where there is none."""
 
     name: str
     state: State

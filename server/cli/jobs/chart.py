@@ -46,7 +46,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What is drawn."""
+    """The lines of a chart and the words around them."""
 
     title: str
     x_label: str

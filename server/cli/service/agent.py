@@ -1,4 +1,4 @@
-"""What a system's manager of services can do with Bramley, as one interface, and how it fails."""
+"""The actions of a system's service manager on Bramley as one interface, and how they fail."""
 
 import subprocess
 from collections.abc import Callable, Sequence
@@ -55,7 +55,7 @@ class Agent(Protocol):
 
 
 def insist(run: Run, command: Sequence[str]) -> str:
-    """What a command prints. Raises ServiceFailed with its last words where it fails."""
+    """The output of a command. Raises ServiceFailed with its last words where it fails."""
     done = run(command)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
