@@ -1,7 +1,8 @@
 """DeepSeek V3 and R1, Kimi K2: latent keys, experts chosen by corrected sigmoids in groups (arXiv:2412.19437)."""
 
 from engine.config import ConfigReader
-from engine.configs.latent import read_corrected_routing, read_latent_spec
+from engine.configs.latent import read_latent_spec
+from engine.configs.routing import read_corrected_routing
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.causal import Pointwise
 from engine.layers.latent_lm import LatentLM

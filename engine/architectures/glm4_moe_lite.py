@@ -1,7 +1,8 @@
 """GLM 4.7 Flash: latent keys as DeepSeek V3 has them, layers without experts where the configuration lists them."""
 
 from engine.config import ConfigReader
-from engine.configs.latent import read_corrected_routing, read_latent_spec
+from engine.configs.latent import read_latent_spec
+from engine.configs.routing import read_corrected_routing
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.causal import Pointwise
 from engine.layers.latent_lm import LatentLM

@@ -6,7 +6,7 @@ from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM, PreNormBlock
 from engine.layers.mlp import GatedMLP
 from engine.layers.norm import RMSNorm
-from engine.layers.position_scaling import PositionScaling
+from engine.layers.position import PositionScaling
 from engine.layers.rope import Rope
 
 

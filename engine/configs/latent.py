@@ -7,7 +7,6 @@ from engine.errors import CheckpointUnsupported
 from engine.layers.latent_attention import LatentSizes
 from engine.layers.latent_lm import LatentSpec
 from engine.layers.rope import Rope
-from engine.layers.router import Routing
 
 
 def read_latent_spec(config: ConfigReader, num_experts: int, *, interleaved: bool, eps: float = 1e-6) -> LatentSpec:
@@ -26,25 +25,6 @@ def read_latent_spec(config: ConfigReader, num_experts: int, *, interleaved: boo
         config.number("rms_norm_eps", eps),
         config.flag("attention_bias", default=False),
         config.flag("tie_word_embeddings", default=False),
-    )
-
-
-def read_corrected_routing(
-    config: ConfigReader, *, num_experts: int, num_chosen: int, groups: tuple[int, int], factor: float
-) -> Routing:
-    """DeepSeek V3's choice of experts; the numbers are those that hold where the configuration does not say."""
-    config.expect("scoring_func", "sigmoid")
-    config.expect("topk_method", "noaux_tc")
-    return Routing(
-        config.count("n_routed_experts", num_experts),
-        config.count("num_experts_per_tok", num_chosen),
-        "sigmoid",
-        renormalise=config.flag("norm_topk_prob", default=True),
-        factor=config.number("routed_scaling_factor", factor),
-        num_groups=config.count("n_group", groups[0]),
-        num_chosen_groups=config.count("topk_group", groups[1]),
-        best_of_group=2,
-        corrected=True,
     )
 
 

@@ -9,7 +9,7 @@ from engine.attention.attend import AttentionOptions
 from engine.attention.batch import Batch
 from engine.attention.qkv import join_heads, split_heads
 from engine.layers.linear import FusedProjections, Linear, Norm, ResidualBranch
-from engine.layers.position_scaling import PositionScaling
+from engine.layers.position import PositionScaling
 from engine.layers.rope import Rope
 
 

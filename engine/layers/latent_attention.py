@@ -7,8 +7,7 @@ import mlx.core as mx
 
 from engine.attention.attend import AttentionOptions
 from engine.attention.batch import Batch
-from engine.layers.headwise import HeadwiseLinear
-from engine.layers.linear import Linear
+from engine.layers.linear import Linear, Weight
 from engine.layers.module import Module
 from engine.layers.norm import RMSNorm
 from engine.layers.rope import Rope
@@ -33,6 +32,31 @@ class LatentSizes:
     rope_dim: int
     value_dim: int
     scale: float
+
+
+class HeadwiseLinear(Weight):
+    """y[head] = x[head] @ weight[head].T; weight: (num_heads, output_size, input_size)."""
+
+    def __init__(self, num_heads: int, input_size: int, output_size: int) -> None:
+        super().__init__(num_heads, output_size, input_size)
+        self._heads = mx.arange(num_heads)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(..., num_heads, input_size) to (..., num_heads, output_size)."""
+        by_token = x.reshape(-1, *x.shape[-2:])
+        if self._panels is None:
+            return self._by_head(by_token.swapaxes(0, 1)).swapaxes(0, 1).reshape(*x.shape[:-1], -1)
+        chosen = mx.broadcast_to(self._heads, by_token.shape[:2])
+        return self.multiply_chosen(by_token[:, :, None], chosen).reshape(*x.shape[:-1], -1)
+
+    def _by_head(self, x: mx.array) -> mx.array:
+        """(num_heads, tokens, input_size) to (num_heads, tokens, output_size)."""
+        q = self._quantization
+        if q is None:
+            return x @ self.weight.swapaxes(-1, -2)
+        return mx.quantized_matmul(
+            x, self.weight, self.scales, self.biases, group_size=q.group_size, bits=q.bits, mode=q.mode
+        )
 
 
 class LatentAttention(Module):

@@ -1,8 +1,11 @@
-"""Positions as numbers: of new tokens, and the buckets of their distances."""
+"""Positions as numbers: of new tokens, the buckets of their distances, and a scale of queries that grows with them."""
 
 import math
+from dataclasses import dataclass
 
 import mlx.core as mx
+
+from engine.attention.batch import Batch
 
 
 def positions(offsets: int | mx.array, length: int) -> mx.array:
@@ -27,3 +30,21 @@ def relative_buckets(distance: mx.array, num_buckets: int, max_distance: int, *,
     ratio = mx.log(mx.maximum(distance, 1).astype(mx.float32) / exact) / math.log(max_distance / exact)
     far = mx.minimum(exact + (ratio * (num_buckets - exact)).astype(mx.int32), num_buckets - 1)
     return base + mx.where(distance < exact, distance, far)
+
+
+@dataclass(frozen=True, slots=True)
+class PositionScaling:
+    """Factor 1 + beta * log(1 + floor((position + shift) / length)) on the queries (Llama 4, arXiv:2501.19399).
+
+    length: positions after which the factor takes its next step
+    """
+
+    beta: float
+    length: int
+    shift: int = 0
+
+    def apply(self, queries: mx.array, batch: Batch) -> mx.array:
+        """Scale queries (rows, length, width)."""
+        steps = positions(batch.offsets, queries.shape[1]) + self.shift
+        factors = 1 + self.beta * mx.log(1 + (steps // self.length).astype(mx.float32))
+        return queries * factors[..., None].astype(queries.dtype)

@@ -14,10 +14,20 @@ from engine.layers.rope import Rope
 class JointlyNormedAttention(SelfAttention):
     """Self-attention whose queries and keys are normed before they are split into heads.
 
+    limit: queries, keys and values lie within it; None for none
     bias: of all projections; otherwise as SelfAttention
     """
 
-    def __init__(self, layer: int, sizes: HeadSizes, rope: Rope, eps: float, *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        layer: int,
+        sizes: HeadSizes,
+        rope: Rope,
+        eps: float,
+        *,
+        bias: bool = False,
+        limit: float | None = None,
+    ) -> None:
         super().__init__(
             layer,
             sizes,
@@ -27,11 +37,18 @@ class JointlyNormedAttention(SelfAttention):
             q_norm=RMSNorm(sizes.num_heads * sizes.head_dim, eps),
             k_norm=RMSNorm(sizes.num_kv_heads * sizes.head_dim, eps),
         )
+        self._limit = limit
 
     def heads(self, x: mx.array, norm: Norm | None) -> tuple[mx.array, mx.array, mx.array]:
         """Queries (rows, length, num_heads * head_dim), keys and values (..., num_kv_heads * head_dim), not rotated."""
         queries, keys, values = self._projections.project(x, norm)
-        return self.q_norm(queries), self.k_norm(keys), values
+        queries, keys = self.q_norm(queries), self.k_norm(keys)
+        return clipped(queries, self._limit), clipped(keys, self._limit), clipped(values, self._limit)
+
+
+def clipped(x: mx.array, limit: float | None) -> mx.array:
+    """Values from -limit to limit; all of them where there is none (OLMo, arXiv:2402.00838)."""
+    return x if limit is None else mx.clip(x, -limit, limit)
 
 
 class PostNormBlock(Module):

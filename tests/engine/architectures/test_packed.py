@@ -40,9 +40,10 @@ WIDTHS = (
 COUNTS = (
     (r"(embed_tokens|shared|wte|embed_in|embed_out|lm_head|words?_embeddings|tok_embeddings)\.weight", {0}),
     (r"(embed_positions|wpe|position_embeddings|token_type_embeddings)\.weight", {0}),
-    (r"(lm_head|router|block_sparse_moe\.gate|mlp\.gate|^classifier|classifier\.out_proj)\.(weight|bias)", {0}),
-    (r"(gate_up_proj|down_proj)(_bias)?$|sinks$|switch_mlp\.", {0}),
-    (r"e_score_correction_bias$", {0, 1}),
+    (r"(lm_head|router|router\.layer|(block_sparse_moe|mlp|feed_forward)\.gate)\.(weight|bias)", {0}),
+    (r"(^classifier|classifier\.out_proj)\.(weight|bias)", {0}),
+    (r"(gate_up_proj|down_proj)(_bias)?$|sinks$|switch_mlp\.|put_linear\.weight$", {0}),
+    (r"(e_score_correction|expert)_bias$", {0, 1}),
     (r"relative_attention_bias|final_logits_bias", {0, 1}),
     (r"conv1?d?\.weight$", {1, 2}),
     (r"in_proj_(a|b|ba)\.weight$|A_log$|dt_bias$|shared_expert_gate\.weight$", {0}),
@@ -55,7 +56,7 @@ MODES: dict[str, tuple[dict[str, Any], float]] = {
     "mxfp4": ({"bits": 4, "group_size": 32, "mode": "mxfp4"}, 0.9),
 }
 # Gated DeltaNet reads its memory through a norm, which makes what is left of a rounded key as long as the key was.
-MORE_SENSITIVE = {"qwen3_5_text": 2.6, "qwen3_5_moe_text": 2.6, "qwen3_next": 2.6, "lfm2": 1.1}
+MORE_SENSITIVE = {"qwen3_5_text": 2.6, "qwen3_5_moe_text": 2.6, "qwen3_next": 2.6, "lfm2": 1.1, "qwen2_moe": 1.4}
 # The kernels round activations to 15 bits; relative RMS.
 KERNELS_TOLERANCE = 5e-4
 MIXTURE = [MODES["int8"][0], None, MODES["mxfp4"][0], MODES["int4"][0], {"bits": 6, "group_size": 64, "mode": "affine"}]
@@ -126,7 +127,21 @@ def in_mlx_s_layout(config: dict[str, Any], weights: Arrays) -> Arrays:
         return parted(weights)
     if model_type in ("deepseek_v3", "kimi_k2", "glm4_moe_lite"):
         weights = with_parted_expansions(weights, config)
+    if model_type == "granitemoe":
+        weights = with_parted_gates(weights)
     return stacked(weights)
+
+
+def with_parted_gates(weights: Arrays) -> Arrays:
+    """Granite: gate and up of the experts apart."""
+    result: Arrays = {}
+    for name, array in weights.items():
+        if ".input_linear." in name:
+            for part, rows in zip(("gate_proj", "up_proj"), mx.split(array, 2, axis=1), strict=True):
+                result[name.replace("input_linear", f"switch_mlp.{part}")] = mx.contiguous(rows)
+        else:
+            result[name.replace("output_linear", "switch_mlp.down_proj")] = array
+    return result
 
 
 def with_parted_expansions(weights: Arrays, config: dict[str, Any]) -> Arrays:
