@@ -21,6 +21,7 @@ from server.models.served_model import ServedModel
 from server.models.text import ModelText, load_text
 from server.settings import Settings
 from server.store.errors import StoreError
+from server.store.places import other_places
 from server.store.store import Store
 from server.store.stored_model import StoredModel
 from server.terminal.chat_client import ChatClient, reachable
@@ -63,7 +64,8 @@ def serve(
         _say(f"The file of API keys cannot be read: {error.strerror}.")
         return USAGE
     if find is None:
-        store = store or Store(settings.models_dir, settings.hub_cache)
+        others = other_places(settings.lm_studio_folders, settings.ollama_folders)
+        store = store or Store(settings.models_dir, settings.hub_cache, others=others)
         find = store.find
     try:
         require_key_in_public(settings.host, keys, allow_insecure=settings.allow_insecure)

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.settings import EngineSettings
 from server.config_file import ConfigFileSource, ConfigInvalid, default_path, suggestion
 from server.options import Options
 
+# Every other word, "auto" among them, is a no to huggingface_hub.
+_YES = ("1", "ON", "YES", "TRUE")
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 # The variables that a worker sees: folders, languages and numbers of threads. No keys, no tokens.
@@ -54,8 +56,11 @@ class Settings(Options, BaseSettings):
 
     # The names other tools give to Hugging Face's folders and switches are taken over unchanged.
     hf_home: Path | None = Field(default=None, validation_alias="HF_HOME")
-    hf_hub_cache: Path | None = Field(default=None, validation_alias="HF_HUB_CACHE")
-    hf_hub_offline: bool = Field(default=False, validation_alias="HF_HUB_OFFLINE")
+    hf_hub_cache: Path | None = Field(
+        default=None, validation_alias=AliasChoices("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+    )
+    hf_hub_offline: bool = Field(default=False, validation_alias=AliasChoices("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    ollama_models: Path | None = Field(default=None, validation_alias="OLLAMA_MODELS")
     xdg_cache_home: Path | None = Field(default=None, validation_alias="XDG_CACHE_HOME")
 
     @classmethod
@@ -85,13 +90,20 @@ class Settings(Options, BaseSettings):
                 raise ValueError("an alias looks like gpt-4o=smollm2-135m")
         return aliases
 
-    @field_validator(
-        *("config", "models_dir", "memory_file", "prefix_folder", "api_keys_file"),
-        *("hf_home", "hf_hub_cache", "xdg_cache_home"),
-    )
+    @field_validator("config", "models_dir", "memory_file", "prefix_folder", "api_keys_file")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()
+
+    @field_validator("hf_home", "hf_hub_cache", "xdg_cache_home", "ollama_models")
+    @classmethod
+    def _expand_variables(cls, path: Path | None) -> Path | None:
+        return None if path is None else Path(os.path.expandvars(path.expanduser()))
+
+    @field_validator("hf_hub_offline", mode="before")
+    @classmethod
+    def _as_the_hub_reads_it(cls, value: Any) -> Any:
+        return value.upper() in _YES if isinstance(value, str) else value
 
     @property
     def hub_cache(self) -> Path:
@@ -100,6 +112,22 @@ class Settings(Options, BaseSettings):
             return self.hf_hub_cache
         cache_home = self.xdg_cache_home or Path.home() / ".cache"
         return (self.hf_home or cache_home / "huggingface") / "hub"
+
+    @property
+    def lm_studio_folders(self) -> tuple[Path, ...]:
+        """Where LM Studio keeps models: in its home, which a file may name, or where older versions did."""
+        named = Path.home() / ".lmstudio"
+        pointer = Path.home() / ".lmstudio-home-pointer"
+        if pointer.is_file():
+            named = Path(pointer.read_text(encoding="utf-8", errors="replace").strip() or named)
+        return named.expanduser() / "models", Path.home() / ".cache" / "lm-studio" / "models"
+
+    @property
+    def ollama_folders(self) -> tuple[Path, ...]:
+        """Where Ollama keeps models: the folder that its variable names, else its usual places."""
+        if self.ollama_models is not None:
+            return (self.ollama_models,)
+        return Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")
 
     @property
     def models_by_alias(self) -> dict[str, str]:

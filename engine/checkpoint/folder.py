@@ -49,7 +49,7 @@ class ModelFolder:
         path = self._root / name
         if not self.has(name):
             raise CheckpointNotFound(name, "the model's folder has no such file")
-        if not self._contains(_resolved(path)):
+        if not self._contains(path):
             raise CheckpointCorrupt(name, "it is a link to a place outside of the model's folder")
         return path
 
@@ -75,15 +75,20 @@ class ModelFolder:
             raise CheckpointCorrupt(name, f"it has more than {max_bytes} bytes")
         return text
 
-    def _contains(self, target: Path) -> bool:
-        return target.is_relative_to(self._model_root) or self._is_cached_blob(target)
+    def _contains(self, path: Path) -> bool:
+        target = _resolved(path)
+        return target.is_relative_to(self._model_root) or self._is_cached_blob(path, target)
 
-    def _is_cached_blob(self, target: Path) -> bool:
-        """True for <cache>/models--x/blobs/* and <cache>/blobs/<two digits>/<hash>, seen from a snapshot folder."""
+    def _is_cached_blob(self, path: Path, target: Path) -> bool:
+        """True for <cache>/models--x/blobs/* and <cache>/blobs/<two digits>/<hash>, seen from a snapshot folder.
+
+        The folder of blobs, and a blob in it, may be links: they are moved to larger disks at times.
+        """
         snapshots, repository = self._model_root.parent, self._model_root.parent.parent
         if snapshots.name != "snapshots" or not repository.name.startswith("models--"):
             return False
-        if target.parent == repository / "blobs":
+        blobs = _resolved(repository / "blobs")
+        if target.parent == blobs or (path.is_symlink() and _resolved(_next_hop(path).parent) == blobs):
             return True
         shared = repository.parent / "blobs" / target.name[:2]
         return target.parent == shared and _SHARED_BLOB.fullmatch(target.name) is not None
@@ -113,6 +118,11 @@ def file_bytes(file: BufferedReader) -> int:
 
 def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _next_hop(link: Path) -> Path:
+    """The place that a link names, whatever lies there."""
+    return Path(os.path.normpath(link.parent / os.readlink(link)))  # noqa: PTH115  # Path.readlink keeps it relative
 
 
 def _resolved(path: Path) -> Path:

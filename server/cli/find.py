@@ -10,9 +10,11 @@ if TYPE_CHECKING:
 
 def store_of(settings: "Settings") -> "Store":
     """The store that the settings name."""
+    from server.store.places import other_places
     from server.store.store import Store
 
-    return Store(settings.models_dir.expanduser(), settings.hub_cache)
+    others = other_places(settings.lm_studio_folders, settings.ollama_folders)
+    return Store(settings.models_dir.expanduser(), settings.hub_cache, others=others)
 
 
 def model_here(name: str, store: "Store") -> "StoredModel":

@@ -17,6 +17,8 @@ _MODULE_FOLDER = r"\d{1,2}_[A-Za-z]{1,32}"
 _FILE = r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,199}"
 # Large GGUF models lie in a folder each, which is named after the kind of their weights.
 _NAME = re.compile(rf"(?:{_MODULE_FOLDER}/)?{_FILE}|{_FILE}/{_FILE}\.gguf", re.ASCII)
+_PART_NUMBER = re.compile(r"-\d{5}-of-\d{5}$", re.ASCII)
+_KIND = re.compile(r"[-._]((?:UD-|i1-)?(?:I?Q\d\w*|TQ\d\w*|MXFP4\w*|BF16|F16|FP16|F32))$", re.IGNORECASE | re.ASCII)
 _SMALL = (".json", ".jinja", ".txt", ".model")
 _OF_PICKLES = ".bin.index.json"
 _SHARD = re.compile(r"[^/]+-\d{5}-of-\d{5}\.safetensors", re.ASCII)
@@ -82,6 +84,13 @@ def fitting(names: list[str], variant: str) -> list[str]:
         if found := [name for name in names if pattern.search(name.rpartition("/")[2])]:
             return found
     return [name for name in names if variant.lower() in name.lower()]
+
+
+def variants(names: Iterable[str]) -> list[str]:
+    """The variants of a repository with several GGUF models: the kinds of weights, as their names end."""
+    models = [name for name in _first_parts(sorted(names)) if is_file_name(name) and not is_projector(name)]
+    stems = [_PART_NUMBER.sub("", name.rpartition("/")[2][: -len(".gguf")]) for name in models]
+    return sorted({match[1] for stem in stems if (match := _KIND.search(stem))})
 
 
 def _first_parts(names: list[str]) -> list[str]:

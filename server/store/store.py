@@ -4,31 +4,56 @@ ROOT/FOLDER/bramley.json is a model's manifest. ROOT/.partial/ is where models a
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
+from typing import Protocol
 
 from server.store.catalog import Catalog, shipped_catalog
 from server.store.errors import ModelExists, ModelIdInvalid, ModelNotFound, ModelUnfit
+from server.store.hub_cache import SOURCE as HUB_CACHE
 from server.store.hub_cache import HubCache
 from server.store.manifest import Manifest, read_manifest
 from server.store.model_id import ModelId, parse_model_id
+from server.store.ollama import SOURCE as OLLAMA
 from server.store.staging import PARTIAL, Staging, as_store_errors
 from server.store.stored_model import StoredModel
 
+_REMOVED_BY = {
+    HUB_CACHE: "belongs to the Hugging Face cache: remove it with `hf cache rm`",
+    OLLAMA: "belongs to Ollama: remove it with `ollama rm`",
+}
+
+
+class OtherPlace(Protocol):
+    """A place where another program keeps models."""
+
+    def models(self) -> Iterator[StoredModel]:
+        """Every whole model."""
+
+    def find(self, model_id: ModelId) -> StoredModel | None:
+        """The whole model of that name, or None."""
+
 
 class Store:
-    """The models under one root, and those in the user's Hugging Face cache, which are only read.
+    """The models under one root, and those in the user's Hugging Face cache and other places, which are only read.
 
     hub_cache: None looks into no cache
+    others: further places, the first before the second
     catalog: None takes the one that comes with this package
     """
 
-    def __init__(self, root: Path, hub_cache: Path | None = None, catalog: Catalog | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        hub_cache: Path | None = None,
+        catalog: Catalog | None = None,
+        others: Sequence[OtherPlace] = (),
+    ) -> None:
         self.root = root
-        self._hub_cache = None if hub_cache is None else HubCache(hub_cache)
+        self._others = [*(() if hub_cache is None else (HubCache(hub_cache),)), *others]
         self._catalog = catalog
 
     @cached_property
@@ -43,8 +68,8 @@ class Store:
         """
         model_id = self.resolve(name)
         model = self._stored(self.folder(model_id))
-        if model is None and self._hub_cache is not None:
-            model = self._hub_cache.find(model_id)
+        for place in self._others:
+            model = model or place.find(model_id)
         if model is None:
             known = {entry.id: None for entry in self.catalog.models} | {each.id: None for each in self.list()}
             raise ModelNotFound(name, list(known))
@@ -68,8 +93,8 @@ class Store:
         model_id = self.resolve(name)
         folder, partial = self.folder(model_id), self.root / PARTIAL / model_id.folder_name
         if self.manifest(folder) is None and not partial.is_dir():
-            self.find(name)
-            raise ModelUnfit(name, "belongs to the Hugging Face cache: remove it with `hf cache rm`")
+            source = self.find(name).source
+            raise ModelUnfit(name, _REMOVED_BY.get(source, f"belongs to {source}: remove it there"))
         with as_store_errors(self.root), Staging(self.root, model_id) as staging:
             if self.manifest(folder) is not None:
                 staging.take_out(folder)
@@ -128,9 +153,11 @@ class Store:
     def list(self) -> Sequence[StoredModel]:
         """Every whole model, by id; the store's own before those of the Hugging Face cache."""
         own = [model for folder in self.folders() if (model := self._stored(folder)) is not None]
-        ids = {model.id for model in own}
-        cached = () if self._hub_cache is None else self._hub_cache.models()
-        return [*own, *(model for model in cached if model.id not in ids)]
+        by_id = {model.id: model for model in own}
+        for place in self._others:
+            for model in place.models():
+                by_id.setdefault(model.id, model)
+        return list(by_id.values())
 
 
 def _is_whole(folder: Path, manifest: Manifest) -> bool:

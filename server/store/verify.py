@@ -109,8 +109,9 @@ def _blobs(files: Sequence[Path], root: Path) -> Iterator[RecordedFile]:
         if not blob.is_file():
             continue
         name = path.name if path == root else str(path.relative_to(root))
-        if _SHA256.fullmatch(blob.name):
-            yield RecordedFile(name, blob, blob.name)
+        sha256 = blob.name.removeprefix("sha256-")
+        if _SHA256.fullmatch(sha256):
+            yield RecordedFile(name, blob, sha256)
         elif _GIT_HASH.fullmatch(blob.name):
             yield RecordedFile(name, blob, blob.name, git=True)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from server.cli.doctor.finding import Finding, failure, ok, warning
 from server.settings import Settings
 from server.sizes import megabytes
+from server.store.places import other_places
 from server.store.staging import PARTIAL
 from server.store.store import Store
 
@@ -17,7 +18,8 @@ _LEAST_FREE_BYTES = 5_000_000_000
 def look(settings: Settings) -> Iterator[Finding]:
     """The folder of models, the models, unfinished downloads, and the folder of prefixes."""
     yield _folder("models' folder", settings.models_dir, "--models-dir names another place.")
-    yield from _models(Store(settings.models_dir, settings.hub_cache))
+    others = other_places(settings.lm_studio_folders, settings.ollama_folders)
+    yield from _models(Store(settings.models_dir, settings.hub_cache, others=others))
     yield _disk(settings.models_dir)
     if settings.prefix_disk_gb:
         yield _folder("prefix folder", settings.prefix_folder, "--prefix-disk-gb 0 keeps none on disk.")

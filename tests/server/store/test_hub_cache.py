@@ -1,5 +1,8 @@
 """Models in the user's Hugging Face cache: found when they are whole, without a network, and never written."""
 
+import fcntl
+import shutil
+
 import pytest
 
 from server.store.catalog import Catalog
@@ -85,20 +88,35 @@ def test_link_to_a_blob_that_is_gone_is_not_whole(sharded, store):
 
 def test_blob_on_its_way_makes_the_snapshot_incomplete(sharded, store):
     (sharded.blobs / "0123abcd.9f8e7d6c.incomplete").write_bytes(b"")
-    assert_absent(store)
+    locks = sharded.root / ".locks" / sharded.repository.name
+    locks.mkdir(parents=True)
+    with (locks / "0123abcd.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert_absent(store)
+    assert store.find("org/name").path == sharded.snapshot
 
 
-def test_leftover_of_a_download_that_was_repeated_does_not_matter(sharded, store):
+def test_leftovers_of_downloads_do_not_matter(sharded, store):
     blob = (sharded.snapshot / SHARDS[0]).resolve()
     (sharded.blobs / f"{blob.name}.9f8e7d6c.incomplete").write_bytes(b"")
+    (sharded.blobs / ("f" * 64 + ".incomplete")).write_bytes(b"x")
     assert store.find("org/name").path == sharded.snapshot
 
 
 def test_snapshot_that_main_means_is_taken(sharded, store):
     (sharded.repository / "snapshots" / ("b" * 40)).mkdir()
     assert store.find("org/name").path == sharded.snapshot
+    shutil.copytree(sharded.snapshot, sharded.repository / "snapshots" / ("b" * 40), dirs_exist_ok=True)
     (sharded.repository / "refs" / "main").write_text("b" * 40)
-    assert_absent(store)
+    assert store.find("org/name").path.name == "b" * 40
+
+
+def test_an_older_whole_snapshot_is_taken_where_the_newest_is_not_whole(sharded, store):
+    (sharded.repository / "snapshots" / ("b" * 40)).mkdir()
+    (sharded.repository / "refs" / "main").write_text("b" * 40)
+    assert store.find("org/name").path == sharded.snapshot
+    (sharded.repository / "refs" / "main").unlink()
+    assert store.find("org/name").path == sharded.snapshot
 
 
 @pytest.mark.parametrize("reference", ["../../../../outside", "", "main", "a" * 39, "A" * 40, "a" * 41])
@@ -114,10 +132,18 @@ def test_link_out_of_the_cache_is_not_followed(sharded, store, tmp_path):
     assert_absent(store)
 
 
-def test_linked_repository_is_not_followed(sharded, store, tmp_path):
-    sharded.repository.rename(tmp_path / "outside")
-    sharded.repository.symlink_to(tmp_path / "outside")
-    assert_absent(store)
+def test_repository_folder_of_blobs_and_blobs_may_lie_on_another_disk(sharded, store, tmp_path):
+    blob = (sharded.snapshot / SHARDS[0]).resolve()
+    blob.rename(tmp_path / "one blob")
+    blob.symlink_to(tmp_path / "one blob")
+    assert store.find("org/name") is not None
+    sharded.blobs.rename(tmp_path / "blobs elsewhere")
+    sharded.blobs.symlink_to(tmp_path / "blobs elsewhere")
+    assert store.find("org/name") is not None
+    (tmp_path / "disk").mkdir()
+    sharded.repository.rename(tmp_path / "disk" / sharded.repository.name)
+    sharded.repository.symlink_to(tmp_path / "disk" / sharded.repository.name)
+    assert store.list() == [store.find("org/name")]
 
 
 def test_only_gguf_of_a_repository_is_served_as_a_file(cache, store):
@@ -127,10 +153,37 @@ def test_only_gguf_of_a_repository_is_served_as_a_file(cache, store):
 
 
 def test_one_gguf_of_several_needs_its_name(cache, store):
+    for kind in ("Q4_0", "Q8_0", "UD-Q4_0", "Q6_K", "Q6_K_L", "IQ4_XS"):
+        cache.add(f"m-{kind}.gguf", b"GGUF")
+    cache.add("mmproj-m-f16.gguf", b"GGUF")
+    with pytest.raises(ModelNotFound):
+        store.find("org/name")
+    for kind in ("Q8_0", "q8_0", "Q4_0", "UD-Q4_0", "Q6_K", "Q6_K_L"):
+        assert store.find(f"org/name:{kind}").path.name.lower() == f"m-{kind}.gguf".lower()
+    with pytest.raises(ModelNotFound):
+        store.find("org/name:Q")
+    ids = {f"org/name:{kind}" for kind in ("Q4_0", "Q8_0", "UD-Q4_0", "Q6_K", "Q6_K_L", "IQ4_XS")}
+    assert {model.id for model in store.list()} == ids
+
+
+def test_projector_of_images_is_no_second_model(cache, store):
     cache.add("m-Q4_0.gguf", b"GGUF")
-    cache.add("m-Q8_0.gguf", b"GGUF")
+    cache.add("mmproj-m-f16.gguf", b"GGUF")
+    assert store.find("org/name").path.name == "m-Q4_0.gguf"
+
+
+def test_parts_of_a_gguf_are_one_model_in_a_folder_too(cache, store):
+    for number in (1, 2):
+        name = f"m-Q8_0-0000{number}-of-00002.gguf"
+        blob = cache.add(name, b"GGUF")
+        (cache.snapshot / "Q8_0").mkdir(exist_ok=True)
+        (cache.snapshot / name).unlink()
+        (cache.snapshot / "Q8_0" / name).symlink_to(f"../../../blobs/{blob.name}")
+    model = store.find("org/name:Q8_0")
+    assert (model.path.name, model.num_bytes) == ("m-Q8_0-00001-of-00002.gguf", 8)
+    assert store.list()[0].id == "org/name"
+    (cache.snapshot / "Q8_0" / name).unlink()
     assert_absent(store)
-    assert store.find("org/name:Q8_0").path.name == "m-Q8_0.gguf"
 
 
 def test_repository_of_the_hubs_early_days_has_no_organisation(sharded, store):
