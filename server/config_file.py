@@ -3,6 +3,7 @@
 Flags are stronger than BRAMLEY_* variables, and those are stronger than the file.
 """
 
+import os
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from platformdirs import user_config_path
+from pydantic import AliasChoices
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
 
 from server.exit_codes import USAGE, CommandFailed
@@ -99,6 +101,7 @@ def _origin(
 ) -> str:
     if name in flags:
         return f"--{name.replace('_', '-')}"
-    if name in variables or alias in variables:
-        return alias or f"BRAMLEY_{name.upper()}"
+    names = list(map(str, alias.choices)) if isinstance(alias, AliasChoices) else [alias or f"BRAMLEY_{name.upper()}"]
+    if name in variables or any(each in variables for each in names):
+        return next((each for each in names if os.environ.get(each)), names[0])
     return "file" if name in file else "default"
