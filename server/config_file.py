@@ -3,7 +3,6 @@
 Flags are stronger than BRAMLEY_* variables, and those are stronger than the file.
 """
 
-import os
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -103,5 +102,5 @@ def _origin(
         return f"--{name.replace('_', '-')}"
     names = list(map(str, alias.choices)) if isinstance(alias, AliasChoices) else [alias or f"BRAMLEY_{name.upper()}"]
     if name in variables or any(each in variables for each in names):
-        return next((each for each in names if os.environ.get(each)), names[0])
+        return next((each for each in names if each in variables), names[0])
     return "file" if name in file else "default"
