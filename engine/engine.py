@@ -145,6 +145,7 @@ class Engine:
             cached_tokens=self._runner.cached_tokens,
             num_preemptions=self._scheduler.num_preemptions,
             num_damaged=self._prefixes.num_damaged,
+            prefilled={each.request.request_id: each.prefilled for each in self._scheduler.prefilling},
         )
 
     def close(self) -> None:

@@ -138,6 +138,11 @@ class Scheduler:
         return tuple(self._running)
 
     @property
+    def prefilling(self) -> tuple[Sequence, ...]:
+        """Sequences whose prompts have begun to be prefilled."""
+        return tuple(each for each in self._running if each.begun and each.prompt_left)
+
+    @property
     def num_running(self) -> int:
         """Sequences that hold keys and values."""
         return len(self._running)

@@ -1,7 +1,7 @@
 """Settings of an engine, the description of its model, and its counts. Plain values: imports no mlx."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -93,6 +93,7 @@ class EngineStats:
     queried_tokens, cached_tokens: prompt tokens that were looked up in the prefix cache, and that were there
     num_preemptions: how often a sequence gave its slot back before its end
     num_damaged: files of the prefix store that were refused
+    prefilled: tokens of each prompt that is being prefilled, so far, by request id
     """
 
     num_running: int
@@ -105,3 +106,4 @@ class EngineStats:
     cached_tokens: int = 0
     num_preemptions: int = 0
     num_damaged: int = 0
+    prefilled: dict[str, int] = field(default_factory=dict)

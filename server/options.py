@@ -191,6 +191,16 @@ class Options:
     stalled_reader_seconds: Annotated[
         float, Option("Longest wait for a client that does not read its answer.", unit="seconds", above=0, flag=None)
     ] = 30.0
+    stream_ping_seconds: Annotated[
+        float,
+        Option(
+            "Silence of a streamed answer after which a sign of life is sent; 0 sends none, and the status of a stream "
+            "waits for its first token.",
+            unit="seconds",
+            least=0,
+            flag=None,
+        ),
+    ] = 5.0
     keep_alive_seconds: Annotated[
         int, Option("Time that a connection stays open between requests.", unit="seconds", least=1, flag=None)
     ] = 75

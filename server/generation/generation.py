@@ -136,6 +136,14 @@ class Generation:
             },
         }
 
+    def progress(self) -> str:
+        """How far the first prompt without an answer is prefilled, in words."""
+        for index, (prompt, begun) in enumerate(zip(self._all_prompts(), self._continuations, strict=False)):
+            if not begun.num_tokens:
+                done = self._model.supervisor.prefilled_tokens(self._request_id(index))
+                return "queued" if done is None else f"prefill {done}/{len(prompt)} tokens"
+        return "generating"
+
     def times(self) -> dict[str, Any]:
         """For the log: how long the first token took, and how fast the others came."""
         return self._stopwatch.figures()
@@ -143,7 +151,7 @@ class Generation:
     def _begin(self, text: ModelText, context_length: int) -> tuple[list[Continuation], list[GenerationRequest]]:
         """Both ends of every choice: what makes text of it, and what the worker is asked."""
         plan, tokenizer = self._plan, text.tokenizer
-        prompts = [prompt for prompt in plan.prompts for _ in range(plan.num_choices)]
+        prompts = self._all_prompts()
         _check_grammar(plan.sampling.grammar, len(prompts))
         continuations = [
             Continuation(index, tokenizer, () if self._reads_source else prompt, plan.rules, plan.parser())
@@ -154,6 +162,13 @@ class Generation:
             for index, prompt in enumerate(prompts)
         ]
         return continuations, requests
+
+    def _all_prompts(self) -> list[tuple[int, ...]]:
+        """The prompt of each choice."""
+        return [prompt for prompt in self._plan.prompts for _ in range(self._plan.num_choices)]
+
+    def _request_id(self, index: int) -> str:
+        return f"{self.generation_id}-{index}"
 
     async def _generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[Delta, None]:
         continuations = {request.request_id: each for request, each in zip(requests, self._continuations, strict=True)}
@@ -202,7 +217,7 @@ class Generation:
             seed=seed_of_choice(sampling.seed, index % self._plan.num_choices),
         )
         return GenerationRequest(
-            f"{self.generation_id}-{index}", prompt, sampling, self._plan.priority, self._plan.prompt_logprobs
+            self._request_id(index), prompt, sampling, self._plan.priority, self._plan.prompt_logprobs
         )
 
 

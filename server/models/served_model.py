@@ -86,6 +86,15 @@ class ServedModel:
         own: int = (await self.ready())["context_length"]
         return self._capped(own)
 
+    def progress(self) -> str:
+        """What a request waits for before its prompt can be prefilled, in words."""
+        health = self.supervisor.health
+        if self._residency.num_waiting(self):
+            return "waiting for memory"
+        if health.state != "loading":
+            return "preparing the prompt"
+        return f"loading {self.name}, {health.done_bytes}/{health.total_bytes} bytes"
+
     @property
     def endless(self) -> bool:
         """Whether prompt and answer may be longer than the context; known once the model is loaded."""

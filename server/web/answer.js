@@ -4,13 +4,16 @@ import { events } from "./api.js";
 
 /** Fill a message with what the model says; `onChange` is called whenever there is more of it.
  *
+ * While the prompt is prefilled, message.prefill holds the tokens so far and in all.
  * Times are seconds: firstSeconds from the question to the first token, rate tokens per second after it. */
 export async function hear(message, body, signal, onChange) {
   const asked = performance.now();
   const timing = { first: 0, tokensThen: 0 };
   try {
     const stream = { ...body, stream: true, stream_options: { include_usage: true, continuous_usage_stats: true } };
-    for await (const event of events("/v1/chat/completions", stream, signal)) {
+    const note = (comment) => (message.prefill = prefilled(comment));
+    for await (const event of events("/v1/chat/completions", stream, signal, note)) {
+      delete message.prefill;
       take(message, event);
       measure(message, event, asked, timing);
       onChange();
@@ -18,7 +21,15 @@ export async function hear(message, body, signal, onChange) {
   } catch (error) {
     if (error.name !== "AbortError") throw error;
     message.ending = "stopped";
+  } finally {
+    delete message.prefill;
   }
+}
+
+/** `prefill 512/8860 tokens` as numbers; undefined for a comment about anything else. */
+function prefilled(comment) {
+  const found = /^prefill (\d+)\/(\d+) tokens$/.exec(comment);
+  return found ? { done: Number(found[1]), total: Number(found[2]) } : undefined;
 }
 
 function take(message, event) {

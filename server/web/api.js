@@ -36,8 +36,10 @@ export async function json(path, options) {
   return (await request(path, options)).json();
 }
 
-/** The events of a stream as objects, up to its end mark. Raises ApiError for an error event. */
-export async function* events(path, body, signal) {
+/** The events of a stream as objects, up to its end mark. Raises ApiError for an error event.
+ *
+ * onComment is called with the text of each comment, which says what a silent answer waits for. */
+export async function* events(path, body, signal, onComment = () => {}) {
   const response = await request(path, { body, signal, accept: "text/event-stream" });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -47,6 +49,7 @@ export async function* events(path, body, signal) {
     const lines = (rest + value).split("\n");
     rest = lines.pop();
     for (const line of lines) {
+      if (line.startsWith(":")) onComment(line.slice(1).trim());
       if (!line.startsWith("data:")) continue;
       const data = line.slice(5).trim();
       if (data === "[DONE]") return;

@@ -64,7 +64,8 @@ async function answer() {
     drawContext(message.usage);
     scrollDown(false);
   };
-  explain(body.model, (words) => view.explain(words), () => running !== controller || message.content !== "" || Boolean(message.reasoning));
+  const isOver = () => running !== controller || message.content !== "" || Boolean(message.reasoning);
+  explain(body.model, (words) => view.explain(words), isOver, () => message.prefill);
   try {
     await hear(message, body, controller.signal, onceAFrame(draw));
   } catch (error) {

@@ -113,6 +113,10 @@ class Supervisor:
         """The engine's statistics, at most a second old; None before the model is loaded."""
         return self._stats
 
+    def prefilled_tokens(self, request_id: str) -> int | None:
+        """Tokens of a prompt that are prefilled, at most a second ago; None while the request is queued or decodes."""
+        return None if self._stats is None else self._stats.prefilled.get(request_id)
+
     @property
     def health(self) -> Health:
         """The worker's state as its frames, or their absence, tell it."""

@@ -5,6 +5,7 @@ A prompt that is a JSON object is a script, any other is said back. Keys of a sc
   delay_seconds, first_seconds   pause before each token, and before the first
   die_after, stop_after, fail_after   after so many tokens: SIGKILL, SIGSTOP, a step that failed
   refuse                         [error class, param, message]
+  prefilled                      tokens of the prompt that count as prefilled until the first token
   prefix                         [found tokens, stored token, asked token] of the first output
 A file load.json in the model's folder scripts the loading: seconds, fail, die; and names `markers`, special tokens.
 """
@@ -79,7 +80,12 @@ class Worker:
     def beat_for_ever(self) -> None:
         while True:
             time.sleep(1)
-            self.send(protocol.Heartbeat(EngineStats(num_running=len(self.rows), num_waiting=0)))
+            self.beat()
+
+    def beat(self) -> None:
+        rows = [row for row in list(self.rows.values()) if not row.position]
+        prefilled = {row.request.request_id: row.script["prefilled"] for row in rows if "prefilled" in row.script}
+        self.send(protocol.Heartbeat(EngineStats(num_running=len(self.rows), num_waiting=0, prefilled=prefilled)))
 
     def work_for_ever(self) -> None:
         while True:
@@ -115,6 +121,8 @@ class Worker:
             return
         due = time.monotonic() + script.get("first_seconds", 0)
         self.rows[request.request_id] = Row(request, script, self.ids_of(self.reply(request, script)), due)
+        if "prefilled" in script:
+            self.beat()
 
     def ids_of(self, text: str) -> list[int]:
         ids = []

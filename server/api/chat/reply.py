@@ -31,16 +31,16 @@ ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class ChatReply(ChunkedReply):
-    """Chat completions and their chunks."""
+    """Chat completions and their chunks. prompt_ids: set once the prompt is encoded, before the first chunk"""
 
-    def __init__(self, body: ChatCompletionRequest, model_name: str, prompt_ids: Sequence[int]) -> None:
+    def __init__(self, body: ChatCompletionRequest, model_name: str) -> None:
         super().__init__(body.stream_options)
         self.reply_id = f"chatcmpl-{uuid4().hex}"
         self.num_choices = body.n
         self._wants_logprobs = body.logprobs
         self._by_id = body.return_tokens_as_token_ids
         self._shows_ids = body.return_token_ids
-        self._prompt_ids = list(prompt_ids)
+        self.prompt_ids: Sequence[int] = ()
         self._shows_reasoning = body.include_reasoning
         self._model_name = model_name
         self._created = int(time())
@@ -54,7 +54,7 @@ class ChatReply(ChunkedReply):
         is_first = not self._begun
         chunks = list(self._chunks(delta))
         if is_first:
-            chunks[0]["prompt_token_ids"] = self._prompt_ids
+            chunks[0]["prompt_token_ids"] = list(self.prompt_ids)
         if chunks:
             chunks[-1]["choices"][0]["token_ids"] = list(delta.token_ids)
         return chunks
@@ -93,7 +93,7 @@ class ChatReply(ChunkedReply):
             "choices": [self._choice(index, choice) for index, choice in enumerate(choices)],
             "usage": usage,
         }
-        return {**answer, "prompt_token_ids": self._prompt_ids} if self._shows_ids else answer
+        return {**answer, "prompt_token_ids": list(self.prompt_ids)} if self._shows_ids else answer
 
     def _choice(self, index: int, choice: Choice) -> ChatChoice:
         answer: ChatChoice = {

@@ -17,14 +17,17 @@ from server.wire.usage import Usage
 
 
 class CompletionReply(ChunkedReply):
-    """Completions and their chunks, which have the same shape."""
+    """Completions and their chunks, which have the same shape.
 
-    def __init__(self, body: CompletionRequest, model_name: str, prompts: Sequence[EncodedPrompt]) -> None:
+    prompts: set once they are encoded, before the first chunk
+    """
+
+    def __init__(self, body: CompletionRequest, model_name: str) -> None:
         super().__init__(body.stream_options)
         self.reply_id = f"cmpl-{uuid4().hex}"
         self.num_choices = len(body.prompt) * body.num_tries
         self._body = body
-        self._prompts = prompts
+        self.prompts: Sequence[EncodedPrompt] = ()
         self._lists = TokenLists(body.logprobs or 0, by_id=body.return_tokens_as_token_ids)
         self._model_name = model_name
         self._created = int(time())
@@ -34,7 +37,7 @@ class CompletionReply(ChunkedReply):
         """One chunk per delta; the first of a choice begins with the echoed prompt."""
         begins = delta.index not in self._begun
         self._begun.add(delta.index)
-        prompt = self._prompts[delta.index // self._body.num_tries]
+        prompt = self.prompts[delta.index // self._body.num_tries]
         choice = self._choice(delta.index, delta, prompt, begins=begins)
         yield dict(self._answer([choice]))
 
@@ -46,7 +49,7 @@ class CompletionReply(ChunkedReply):
         """All choices at once; of several tries at a prompt, the likeliest."""
         tries, wanted = self._body.num_tries, self._body.n
         answered: list[CompletionChoice] = []
-        for number, prompt in enumerate(self._prompts):
+        for number, prompt in enumerate(self.prompts):
             for choice in likeliest(choices[number * tries : (number + 1) * tries], wanted):
                 answered.append(self._choice(len(answered), choice, prompt, begins=True))
         return {**self._answer(answered), "usage": usage}

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 
 from engine.requests import FinishReason
 from server.api.messages.schemas import Message, MessageRequest, MessageUsage, StopReason
-from server.api.shared.answer import named_event
+from server.api.shared.event_stream import named_event
 from server.errors import envelope_of, row_of
 from server.generation.continuation import Delta
 from server.generation.generation import Choice
@@ -24,16 +24,16 @@ Block = dict[str, Any]
 class MessageReply:
     """One answer, streamed or whole; both are made by the same steps.
 
-    max_tokens: as many as were asked for; fewer are the context's end
+    max_tokens: as many as were asked for; fewer are the context's end. Set before the first event
     """
 
     num_choices = 1
 
-    def __init__(self, body: MessageRequest, model_name: str, request_id: str, max_tokens: int) -> None:
+    def __init__(self, body: MessageRequest, model_name: str, request_id: str) -> None:
         self.reply_id = f"msg_{uuid4().hex}"
         self._model_name = model_name
         self._request_id = request_id
-        self._max_tokens = max_tokens
+        self.max_tokens = 0
         self._shows_thinking = body.thinking is None or body.thinking.display != "omitted"
         self._content: list[Block] = []
         self._open: Block | None = None
@@ -44,12 +44,18 @@ class MessageReply:
 
     def events(self, delta: Delta, usage: Callable[[], Usage]) -> bytes:
         """The events of one delta; before the first one, the event that begins the answer."""
-        frames = []
-        if not self._has_begun:
-            self._has_begun = True
-            frames.append(named_event({"type": "message_start", "message": self._message(usage())}))
-        frames += map(named_event, self._step(delta.pieces, delta.finish_reason, delta.stop))
-        return b"".join(frames)
+        begin = b"" if self._has_begun else self._begin(usage())
+        return begin + b"".join(map(named_event, self._step(delta.pieces, delta.finish_reason, delta.stop)))
+
+    def sign(self, progress: str, usage: Usage | None) -> bytes:
+        """A ping; before it, as soon as the prompt is counted, the event that begins the answer."""
+        del progress
+        begin = b"" if self._has_begun or usage is None else self._begin(usage)
+        return begin + named_event({"type": "ping"})
+
+    def _begin(self, usage: Usage) -> bytes:
+        self._has_begun = True
+        return named_event({"type": "message_start", "message": self._message(usage)})
 
     def end(self, usage: Usage) -> Iterator[bytes]:
         """Why it ended, and the final counts."""
@@ -142,7 +148,7 @@ class MessageReply:
 
     def _stop_reason(self, usage: Usage) -> StopReason:
         if self._finish_reason == "length":
-            was_cut = usage["completion_tokens"] >= self._max_tokens
+            was_cut = usage["completion_tokens"] >= self.max_tokens
             return "max_tokens" if was_cut else "model_context_window_exceeded"
         if any(block["type"] == "tool_use" for block in self._content):
             return "tool_use"

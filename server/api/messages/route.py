@@ -11,6 +11,7 @@ from server.api.messages.prompt import chat_request
 from server.api.messages.reply import MessageReply
 from server.api.messages.schemas import CountTokensRequest, Message, MessageFields, MessageRequest, TokenCount
 from server.api.shared.answer import answer, json_answer, requested_model
+from server.generation.generation import GenerationPlan
 from server.http.openapi import STREAMED
 from server.http.security import LargeBodyRoute
 from server.models.text import ModelText
@@ -23,9 +24,14 @@ async def create_message(body: MessageRequest, request: Request) -> Response:
     """Answer the last message of a conversation, or go on with it where it is the model's own."""
     model = requested_model(request, body.model)
     chat = await asyncio.to_thread(chat_request, body)
-    plan = await plan_conversation(request, model, chat)
-    reply = MessageReply(body, body.model or model.name, request.state.request_id, plan.sampling.max_tokens)
-    return await answer(request, model, plan, reply, stream=body.stream)
+    reply = MessageReply(body, body.model or model.name, request.state.request_id)
+
+    async def prepare() -> GenerationPlan:
+        plan = await plan_conversation(request, model, chat)
+        reply.max_tokens = plan.sampling.max_tokens
+        return plan
+
+    return await answer(request, model, prepare, reply, stream=body.stream)
 
 
 @router.post("/messages/count_tokens", response_model=TokenCount)

@@ -1,6 +1,7 @@
 """Answers of /responses: items that open, grow and close, as events in order. Knows pieces; nothing of workers."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from http import HTTPStatus
 from itertools import chain
 from time import time
 from typing import Any, cast
@@ -10,8 +11,8 @@ from server.api.chat.reply import call_id, chat_logprobs
 from server.api.responses.schemas import Response, ResponseRequest, ResponseUsage
 from server.api.responses.store import ResponseStore, StoredResponse
 from server.api.responses.tools import ResponseTools, custom_input
-from server.api.shared.answer import named_event
-from server.errors import envelope_of
+from server.api.shared.event_stream import named_event
+from server.errors import envelope_of, row_of
 from server.generation.continuation import Delta, ScoredToken
 from server.generation.generation import Choice
 from server.parsing.piece import Piece
@@ -50,10 +51,15 @@ class ResponseReply:
 
     def events(self, delta: Delta, usage: Callable[[], Usage]) -> bytes:
         """The events of one delta; before the first one, the events that begin the answer."""
-        begin = () if self._sequence_number else self._begin()
         # One after the other: each event shows the answer as it is at that moment.
-        steps = chain(begin, self._step(delta.pieces, delta.tokens, delta.finish_reason))
+        steps = chain(self._begin(), self._step(delta.pieces, delta.tokens, delta.finish_reason))
         return b"".join(map(self._frame, steps))
+
+    def sign(self, progress: str, usage: Usage | None) -> bytes:
+        """That the answer is in progress, once more: clients count events, and skip comments."""
+        del progress, usage
+        begin = list(self._begin())
+        return b"".join(map(self._frame, begin or [{"type": "response.in_progress", "response": self._answer}]))
 
     def end(self, usage: Usage) -> Iterator[bytes]:
         """The whole answer once more."""
@@ -62,10 +68,10 @@ class ResponseReply:
 
     def failure(self, error: Exception) -> bytes:
         """The answer as far as it came, with the error."""
-        # Of the codes that this event may have, the others are about images and policies.
+        begin = b"".join(map(self._frame, self._begin()))
         self._answer["status"] = "failed"
-        self._answer["error"] = {"code": "server_error", "message": envelope_of(error)["error"]["message"]}
-        return self._frame({"type": "response.failed", "response": self._answer})
+        self._answer["error"] = {"code": _failure_code(error), "message": envelope_of(error)["error"]["message"]}
+        return begin + self._frame({"type": "response.failed", "response": self._answer})
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> Response:
         """The answer that is not streamed."""
@@ -81,8 +87,10 @@ class ResponseReply:
         return named_event({**event, "sequence_number": number})
 
     def _begin(self) -> Iterator[Event]:
-        for name in ("created", "in_progress"):
-            yield {"type": f"response.{name}", "response": self._answer}
+        """The events that begin the answer, unless it has begun."""
+        if not self._sequence_number:
+            for name in ("created", "in_progress"):
+                yield {"type": f"response.{name}", "response": self._answer}
 
     def _finish(self, usage: Usage) -> None:
         self._answer["status"] = "incomplete" if self._reason == "length" else "completed"
@@ -203,6 +211,14 @@ class ResponseReply:
         if self._open["type"] == "reasoning":
             return {"type": "reasoning_text", "text": self._text}
         return {"type": "output_text", "text": self._text, "annotations": [], "logprobs": list(self._tokens)}
+
+
+def _failure_code(error: Exception) -> str:
+    """The code of a failure in a stream; clients try again after all but the client's own faults."""
+    row = row_of(error)
+    if row.code == "context_length_exceeded":
+        return row.code
+    return "invalid_prompt" if row.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
 
 
 def response_usage(usage: Usage) -> ResponseUsage:

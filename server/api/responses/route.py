@@ -1,6 +1,7 @@
 """/responses: a conversation that the server may remember. Knows the store and the routes, nothing of workers."""
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -31,9 +32,9 @@ async def create_response(body: ResponseRequest, request: Request) -> Response:
     given = input_items(body, store)
     items = [*_earlier(store, body.previous_response_id), *given]
     chat = await asyncio.to_thread(chat_request, body, items)
-    plan = await plan_conversation(request, model, chat)
     reply = ResponseReply(body, body.model or model.name, store, items, given)
-    return await answer(request, model, plan, reply, stream=body.stream)
+    prepare = partial(plan_conversation, request, model, chat)
+    return await answer(request, model, prepare, reply, stream=body.stream)
 
 
 @router.get("/responses/{response_id}", response_model=ResponseObject)

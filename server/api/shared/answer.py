@@ -1,35 +1,31 @@
 """From a request's model and plan to its answer: one JSON object, or server-sent events. Knows no API's fields."""
 
-import logging
+import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from engine.errors import EngineError
 from engine.requests import PrefixNote
-from server.errors import ApiError, envelope_of
+from server.api.shared.event_stream import EventStream, comment, event
+from server.errors import envelope_of
 from server.generation.continuation import Delta
 from server.generation.generation import Choice, Generation, GenerationPlan, fold
-from server.http.traffic import ClientLeft, unless_client_leaves
+from server.http.traffic import unless_client_leaves
 from server.models.registry import Registry
 from server.models.served_model import ServedModel
 from server.monitoring.metrics import Metrics, Stopwatch
 from server.wire.sampling import StreamOptions
 from server.wire.usage import Usage
 
-_EVENT_HEADERS = {
-    "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-cache",
-    "x-accel-buffering": "no",
-}
+# What fails within this time fails with a status of its own; then the status of a stream is sent.
+_STATUS_SECONDS = 1.0
 _DONE = b"data: [DONE]\n\n"
-log = logging.getLogger("bramley.http")
+Prepare = Callable[[], Awaitable[GenerationPlan]]
 
 
 class WholeReply(Protocol):
@@ -52,7 +48,10 @@ class Reply(WholeReply, Protocol):
         """The events after the last delta."""
 
     def failure(self, error: Exception) -> bytes:
-        """The event that ends the stream when something fails after the first event."""
+        """The event that ends the stream when something fails after the status has been sent."""
+
+    def sign(self, progress: str, usage: Usage | None) -> bytes:
+        """The sign of life while there is no delta. progress: in words; usage: None before the prompt is encoded"""
 
 
 class ChunkedReply:
@@ -84,6 +83,11 @@ class ChunkedReply:
         """An error in the place of a chunk, and the end mark."""
         return event(envelope_of(error)) + _DONE
 
+    def sign(self, progress: str, usage: Usage | None) -> bytes:
+        """A comment, which is no chunk to any client."""
+        del usage
+        return comment(progress)
+
 
 def requested_model(request: Request, name: str) -> ServedModel:
     """The model of a request, noted for the log; an empty name means the default. Raises ModelNotFound."""
@@ -103,23 +107,36 @@ def json_answer(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-async def answer(request: Request, model: ServedModel, plan: GenerationPlan, reply: Reply, *, stream: bool) -> Response:
+async def answer(request: Request, model: ServedModel, prepare: Prepare, reply: Reply, *, stream: bool) -> Response:
     """Generate, and answer with events, or whole.
 
-    The first event is there before the status is sent, so that whatever can fail, fails with a proper status.
+    prepare: loads the model and makes the plan; it may tell the reply what that has to know
+    Whatever fails before the first event, and within a second, fails with a proper status.
     """
     if not stream:
-        return await answer_whole(request, model, plan, reply)
-    generation = _generation(request, model, plan, reply)
-    events = _events(request, generation, reply)
-    first = await unless_client_leaves(request.receive, anext(events))
-    return EventStream(first, events, reply.failure, prefix_header(request, generation.prefix))
+        return await unless_client_leaves(request.receive, _prepared(request, model, prepare, reply))
+    work = _StreamedAnswer(request, model, prepare, reply)
+    silence_seconds = request.app.state.settings.stream_ping_seconds
+    events = work.events()
+    first = asyncio.ensure_future(anext(events))
+    try:
+        patience = min(_STATUS_SECONDS, silence_seconds) or None
+        await unless_client_leaves(request.receive, asyncio.wait((first,), timeout=patience))
+        all_events = _continued(first.result(), events) if first.done() else _late(first, events, work.sign)
+    except BaseException:
+        await _end(first)
+        raise
+    return EventStream(all_events, reply.failure, work.sign, silence_seconds, work.headers())
 
 
 async def answer_whole(request: Request, model: ServedModel, plan: GenerationPlan, reply: WholeReply) -> Response:
     """Generate, and answer when all is there."""
     generation = _generation(request, model, plan, reply)
     return await unless_client_leaves(request.receive, _whole(request, generation, reply))
+
+
+async def _prepared(request: Request, model: ServedModel, prepare: Prepare, reply: WholeReply) -> Response:
+    return await _whole(request, _generation(request, model, await prepare(), reply), reply)
 
 
 def _generation(request: Request, model: ServedModel, plan: GenerationPlan, reply: WholeReply) -> Generation:
@@ -150,16 +167,62 @@ async def _whole(request: Request, generation: Generation, reply: WholeReply) ->
     return Response(body, headers=prefix_header(request, generation.prefix), media_type="application/json")
 
 
-async def _events(request: Request, generation: Generation, reply: Reply) -> AsyncGenerator[bytes, None]:
-    try:
-        async with aclosing(generation.deltas()) as deltas:
-            async for delta in deltas:
-                if data := reply.events(delta, generation.usage):
-                    yield data
-        for data in reply.end(generation.usage()):
+class _StreamedAnswer:
+    """One streamed answer: its events, and the signs of life between them. generation: None until there is a plan"""
+
+    def __init__(self, request: Request, model: ServedModel, prepare: Prepare, reply: Reply) -> None:
+        self._request, self._model, self._prepare, self._reply = request, model, prepare, reply
+        self._generation: Generation | None = None
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """All events of the answer. The first one waits for the model, the queue and the prefill."""
+        generation = _generation(self._request, self._model, await self._prepare(), self._reply)
+        self._generation = generation
+        try:
+            async with aclosing(generation.deltas()) as deltas:
+                async for delta in deltas:
+                    if data := self._reply.events(delta, generation.usage):
+                        yield data
+            for data in self._reply.end(generation.usage()):
+                yield data
+        finally:
+            _note(self._request, generation)
+
+    def sign(self) -> bytes:
+        """A sign of life that says what the answer waits for."""
+        if self._generation is None:
+            return self._reply.sign(self._model.progress(), None)
+        return self._reply.sign(self._generation.progress(), self._generation.usage())
+
+    def headers(self) -> dict[str, str]:
+        """What is known about the prefix cache when the status is sent."""
+        return {} if self._generation is None else prefix_header(self._request, self._generation.prefix)
+
+
+async def _continued(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    yield first
+    async with aclosing(rest):
+        async for data in rest:
             yield data
+
+
+async def _late(
+    first: "asyncio.Future[bytes]", rest: AsyncGenerator[bytes, None], sign: Callable[[], bytes]
+) -> AsyncGenerator[bytes, None]:
+    """A sign of life, and then all events. Leaving early ends the work on the first of them."""
+    try:
+        yield sign()
+        yield await first
+        async with aclosing(rest):
+            async for data in rest:
+                yield data
     finally:
-        _note(request, generation)
+        await _end(first)
+
+
+async def _end(work: "asyncio.Future[bytes]") -> None:
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
 
 
 def _note(request: Request, generation: Generation) -> None:
@@ -170,59 +233,3 @@ def _note(request: Request, generation: Generation) -> None:
         cached=usage["prompt_tokens_details"]["cached_tokens"],
         **generation.times(),
     )
-
-
-def event(data: Mapping[str, Any]) -> bytes:
-    """One server-sent event: a line of JSON, line feeds only."""
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
-
-
-def named_event(data: Mapping[str, Any]) -> bytes:
-    """A server-sent event whose name is the type of its data."""
-    return f"event: {data['type']}\n".encode() + event(data)
-
-
-class EventStream(Response):
-    """Events as they come, one per write. When the client leaves, the work behind them is cancelled."""
-
-    def __init__(
-        self,
-        first: bytes,
-        rest: AsyncGenerator[bytes, None],
-        failure: Callable[[Exception], bytes],
-        headers: Mapping[str, str],
-    ) -> None:
-        super().__init__(headers={**_EVENT_HEADERS, **headers})
-        self._failure = failure
-        self._first = first
-        self._rest = rest
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await unless_client_leaves(receive, self._write(send))
-        except ClientLeft:
-            scope["state"]["record"]["left"] = True
-
-    async def _write(self, send: Send) -> None:
-        headers = [header for header in self.raw_headers if header[0] != b"content-length"]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": self._first, "more_body": True})
-        async with aclosing(_ending_well(self._rest, self._failure)) as events:
-            async for data in events:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-
-
-async def _ending_well(
-    events: AsyncGenerator[bytes, None], failure: Callable[[Exception], bytes]
-) -> AsyncGenerator[bytes, None]:
-    """The status is sent: a failure from here on is an event, and the stream still has its end."""
-    try:
-        async with aclosing(events):
-            async for data in events:
-                yield data
-    except (ApiError, EngineError) as error:
-        yield failure(error)
-    except Exception as error:  # the outermost place that can still tell the client
-        log.exception("a stream failed")
-        yield failure(error)

@@ -27,6 +27,12 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12
 ARGUMENTS = st.dictionaries(TEXT, TEXT | st.integers() | st.none(), max_size=3).map(json.dumps)
 
 
+def message_reply(body: MessageRequest) -> MessageReply:
+    reply = MessageReply(body, "m", "req")
+    reply.max_tokens = 5
+    return reply
+
+
 def call(name: str, arguments: str) -> list[Piece]:
     return [Piece("call", name), Piece("arguments", arguments)]
 
@@ -79,8 +85,8 @@ def bare(values: list[dict]) -> list[dict]:
 def test_blocks_of_a_message(reply):
     parts, deltas, reason = reply
     body = MessageRequest(messages=[{"role": "user", "content": "x"}])
-    whole = MessageReply(body, "m", "req", 5).whole([choice(parts, reason)], USAGE)
-    start, *middle, ending, stop = events(MessageReply(body, "m", "req", 5), deltas)
+    whole = message_reply(body).whole([choice(parts, reason)], USAGE)
+    start, *middle, ending, stop = events(message_reply(body), deltas)
     assert [event["type"] for event in (start, ending, stop)] == ["message_start", "message_delta", "message_stop"]
     blocks: list[dict] = []
     is_open = False
@@ -155,5 +161,5 @@ def text_of(item: dict) -> str:
 def test_arguments_that_are_no_object_are_kept(arguments, read):
     parts = [Piece("call", "f"), Piece("arguments", arguments)]
     body = MessageRequest(messages=[{"role": "user", "content": "x"}])
-    whole = MessageReply(body, "m", "req", 5).whole([choice(parts, "stop")], USAGE)
+    whole = message_reply(body).whole([choice(parts, "stop")], USAGE)
     assert whole["content"][0]["input"] == read

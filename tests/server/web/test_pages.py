@@ -96,6 +96,12 @@ def test_a_wait_for_the_first_word_is_explained(page):
     assert answer(page) == "late"
 
 
+def test_a_long_prefill_shows_the_tokens_so_far(page):
+    say(page, say="late", first_seconds=6, prefilled=3)
+    page.wait(f"/^Reading the question: 3 of \\d+ tokens$/.test(document.querySelector('{LAST} .waiting').innerText)")
+    assert answer(page) == "late"
+
+
 def test_an_error_is_told_in_the_servers_words(page):
     page.run("question.focus()")
     page.type("raise")
