@@ -2,12 +2,12 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from engine.requests import FinishReason, SampledToken, StepOutput
 from engine.text.detokenizer import Detokenizer
-from engine.text.stop import StopMatcher
+from engine.text.stop import StopMatcher, StopStrings
 from server.parsing.choose import Parser
 from server.parsing.piece import Piece
 
@@ -21,12 +21,13 @@ MIN_LOGPROB = -9999.0  # stands for minus infinity, which JSON lacks
 class TextRules:
     """How tokens become the text of an answer.
 
+    stops: built once, for all choices; building them takes a while
     min_tokens: stop strings are not looked for before this many tokens
     kept_ids: special tokens that the parser of the text has to see
     max_calls: an answer ends with its last allowed tool call; None allows any number
     """
 
-    stops: tuple[str, ...] = ()
+    stops: StopStrings = field(default_factory=StopStrings)
     include_stop: bool = False
     skip_special_tokens: bool = True
     min_tokens: int = 0

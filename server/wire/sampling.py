@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from server.limits import (
     MAX_BAD_WORD_CHARACTERS,
@@ -16,6 +17,7 @@ from server.limits import (
     MAX_STOP_CHARACTERS,
     MAX_STOP_IDS,
     MAX_STOPS,
+    MAX_STOPS_CHARACTERS,
     MAX_TOKENS,
 )
 from server.wire.base import Name, Refusals, TokenId, WireModel
@@ -31,6 +33,16 @@ def _stops_as_list(value: Any) -> Any:
     """One string is a list of one; empty strings and nulls stop nothing."""
     several = value if isinstance(value, list) else [value]
     return [stop for stop in several if stop not in ("", None)]
+
+
+def _not_too_long(stops: list[str]) -> list[str]:
+    """Each string once. Raises for more characters than may be looked for."""
+    stops = list(dict.fromkeys(stops))
+    if sum(map(len, stops)) > MAX_STOPS_CHARACTERS:
+        raise PydanticCustomError(
+            "too_long", "must hold {limit} characters at most in all", {"limit": MAX_STOPS_CHARACTERS}
+        )
+    return stops
 
 
 class StreamOptions(WireModel):
@@ -50,7 +62,9 @@ class SamplingFields(StructureFields):
     n: int = Field(default=1, ge=1, le=MAX_CHOICES)
     max_tokens: int | None = Field(default=None, ge=-1, le=MAX_TOKENS)
     min_tokens: int = Field(default=0, ge=0, le=MAX_TOKENS)
-    stop: Annotated[list[Stop], BeforeValidator(_stops_as_list)] = Field(default=[], max_length=MAX_STOPS)
+    stop: Annotated[list[Stop], BeforeValidator(_stops_as_list), AfterValidator(_not_too_long)] = Field(
+        default=[], max_length=MAX_STOPS
+    )
     stop_token_ids: list[TokenId] = Field(default=[], max_length=MAX_STOP_IDS)
     ignore_eos: bool = False
     include_stop_str_in_output: bool = False

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from engine.checkpoint.generation_defaults import GenerationDefaults
 from engine.sampling.params import Grammar, SamplingParams
+from engine.text.stop import StopStrings
 from server.generation.continuation import TextRules
 from server.limits import MAX_TOKENS
 from server.models.text import ModelText
@@ -74,9 +75,12 @@ def bad_sequences(words: Sequence[str], tokenizer: "Tokenizer") -> tuple[tuple[i
 def text_rules(
     body: SamplingFields, *, kept_ids: frozenset[int] = frozenset(), max_calls: int | None = None
 ) -> TextRules:
-    """How the generated tokens become text. kept_ids, max_calls: of the model's reply format and the request's tools"""
+    """How the generated tokens become text. Takes a while where there are long stop strings.
+
+    kept_ids, max_calls: of the model's reply format and the request's tools
+    """
     return TextRules(
-        stops=tuple(dict.fromkeys(body.stop)),
+        stops=StopStrings(body.stop),
         include_stop=body.include_stop_str_in_output,
         skip_special_tokens=body.skip_special_tokens,
         min_tokens=body.min_tokens,

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.text.stop import StopMatcher
+from engine.text.stop import StopMatcher, StopStrings
 
 SMALL = st.text(alphabet="ab ", max_size=30)
 
 
 def run(pieces: list[str], stops: list[str], *, include: bool = False) -> tuple[str, str | None]:
-    matcher = StopMatcher(stops, include=include)
+    matcher = StopMatcher(StopStrings(stops), include=include)
     text = "".join(matcher.push(piece) for piece in pieces) + matcher.finish()
     return text, matcher.matched
 
@@ -38,12 +38,12 @@ def test_the_stop_is_kept_when_asked_for():
 
 
 def test_nothing_follows_a_match():
-    matcher = StopMatcher(["x"])
+    matcher = StopMatcher(StopStrings(["x"]))
     assert [matcher.push("ax"), matcher.push("b"), matcher.finish()] == ["a", "", ""]
 
 
 def test_only_a_possible_beginning_is_held_back():
-    matcher = StopMatcher(["<end>"])
+    matcher = StopMatcher(StopStrings(["<end>"]))
     assert [matcher.push("a<"), matcher.push("en"), matcher.push("try>")] == ["a", "", "<entry>"]
 
 
@@ -67,5 +67,5 @@ def test_the_match_that_ends_first_wins(text, stops):
 
 def test_hundreds_of_stops_over_a_long_text_are_quick():
     stops = [f"stop number {n}" for n in range(500)]
-    matcher = StopMatcher(stops)
+    matcher = StopMatcher(StopStrings(stops))
     assert len("".join(matcher.push("stop numbe ") for _ in range(20_000))) > 200_000

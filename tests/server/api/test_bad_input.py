@@ -267,3 +267,11 @@ def test_the_log_holds_no_prompt_and_no_forged_line(fake, client):
     assert re.search(
         r"POST /v1/completions 200 \d+ ms model=org/fake generation=cmpl-\w+ prompt=\d+ completion=\d+", log
     )
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_stop_strings_are_bounded_together(client, path):
+    longest = [chr(ord("a") + number) * 4096 for number in range(8)]
+    assert post(client, path, stop=longest + longest).status_code == 200
+    error = error_of(post(client, path, stop=[*longest, "y"], n=5))
+    assert (error["param"], error["message"]) == ("stop", "stop: must hold 32768 characters at most in all.")
