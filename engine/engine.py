@@ -18,7 +18,7 @@ from engine.cache.slots import SlotPool
 from engine.cache.snapshot_points import SnapshotPoints, interval_for
 from engine.checkpoint.checkpoint import open_checkpoint
 from engine.describe import describe, end_ids, kv_bytes_of, prefix_store, start_ids, weight_bytes_of
-from engine.errors import ParameterInvalid
+from engine.errors import GrammarInvalid, ParameterInvalid
 from engine.footprint import measure
 from engine.launched import Launched, ScoredPrompt
 from engine.layers.module import EncoderDecoder
@@ -221,7 +221,11 @@ class Engine:
         first, place = not sequence.outputs, len(sequence.outputs)
         if (error := self._runner.learn(sequence, place, tokens[0].token_id)) is not None:
             self._finish([sequence])
-            return [StepOutput(sequence.request.request_id, None, error=_STUCK.format(error))]
+            return [
+                StepOutput(
+                    sequence.request.request_id, None, error=_STUCK.format(error), error_kind=GrammarInvalid.__name__
+                )
+            ]
         reasons = [self._finish_reason(sequence, token) for token in tokens]
         if sequence.searched:
             reasons[-1] = reasons[-1] or "length"

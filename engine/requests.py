@@ -66,6 +66,7 @@ class StepOutput:
     prompt_tokens: scores of prompt tokens 1, 2 and so on where they were asked for, all before or with the first
         sampled token; long prompts may report them in several outputs, in order
     error: a sentence for the client when the step failed for this request
+    error_kind: name of the error class, where the request itself is at fault
     """
 
     request_id: str
@@ -76,3 +77,4 @@ class StepOutput:
     prefix: PrefixNote | None = None
     prompt_tokens: tuple[SampledToken, ...] = ()
     error: str | None = None
+    error_kind: str = ""

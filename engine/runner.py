@@ -18,7 +18,7 @@ from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel
 from engine.native.kernels import Kernels
 from engine.requests import GenerationRequest
-from engine.sampling.grammar import GrammarRow
+from engine.sampling.grammar import GrammarRow, find_masks
 from engine.sampling.sampler import Sampled, SamplerRow, sample
 from engine.sampling.scores import Scores, score_prompt
 from engine.scheduler import Step
@@ -318,6 +318,7 @@ class Runner:
             free = [place for place, pair in enumerate(pairs) if not self._take_forced(*pair, work)]
             if len(free) < len(pairs):
                 pairs, logits = [pairs[place] for place in free], logits[mx.array(free, mx.int32)]
+            find_masks([row.sampler.grammar for _, row in pairs if row.sampler.needs_mask and row.sampler.grammar])
         if not pairs:
             return []
         sampled = sample(logits, [row.sampler for _, row in pairs], self._kernels)

@@ -7,8 +7,10 @@ refers to anything outside of itself.
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
+from time import thread_time
 from typing import Any
 
 import numpy as np
@@ -26,13 +28,19 @@ _KEPT_CHARACTERS = 1 << 20  # compiled, a grammar takes some hundred times as ma
 _MAX_ERROR_CHARACTERS = 300
 _PLACE = re.compile(r"^(?:at )?\d+\(\d+\): ")
 _LIMITS = LLParserLimits(
-    initial_lexer_fuel=1_000_000,
+    initial_lexer_fuel=500_000,
     step_lexer_fuel=200_000,
-    step_max_items=50_000,
+    step_max_items=16_000,  # some 200 ms where a grammar is ambiguous, a few otherwise
     max_lexer_states=50_000,  # of about two kilobytes each
     max_grammar_size=200_000,
     verbose_errors=False,
 )
+# Processor time of one sequence's grammar, so that it is alike on a busy machine: of each token, and at once.
+TOKEN_SECONDS = 0.01
+BURST_SECONDS = 0.1
+# Processor time of all grammars of one step: behind it, those that are known to take long are given up.
+STEP_SECONDS = 0.1
+_TOO_SLOW = "it takes too long to find what may come next: it is too ambiguous"
 _UNSATISFIABLE = "nothing that this model's vocabulary can write would satisfy it"
 _KNOWN_ERRORS = {"NoExtensionBias": _UNSATISFIABLE, "NoExtension": _UNSATISFIABLE}
 
@@ -41,14 +49,27 @@ class GrammarRow:
     """One sequence's position in its grammar.
 
     error: why it cannot go on; None while it can
+    seconds: processor time of what follows the newest token so far; expected_seconds: of the token before
     """
 
-    def __init__(self, matcher: LLMatcher, end_id: int, vocab_size: int) -> None:
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        end_id: int,
+        vocab_size: int,
+        expected_seconds: float = 0.0,
+        clock: Callable[[], float] = thread_time,
+    ) -> None:
         self.error: str | None = None
+        self.seconds = 0.0
+        self.expected_seconds = expected_seconds
+        self._clock = clock
+        self._left_seconds = BURST_SECONDS
         self._matcher = matcher
         self._end_id = end_id
         self._vocab_size = vocab_size
         self._forced: list[int] | None = None  # while no token has been taken since it was asked for
+        self._allowed: NDArray[np.bool_] | None = None  # as above
 
     @property
     def is_done(self) -> bool:
@@ -57,10 +78,12 @@ class GrammarRow:
 
     def take(self, token_ids: Sequence[int]) -> None:
         """Go on by these tokens. Behind the end there is nothing to go on to."""
-        self._forced = None
+        self._forced = self._allowed = None
         if self.error is None and not self.is_done:
-            self._matcher.consume_tokens(list(token_ids))
-            self._look_for_error()
+            self._left_seconds = min(self._left_seconds + TOKEN_SECONDS * len(token_ids), BURST_SECONDS)
+            self.expected_seconds, self.seconds = self.seconds, 0.0
+            with self._counted():
+                self._matcher.consume_tokens(list(token_ids))
 
     def forced(self) -> list[int]:
         """Tokens that must come next because nothing else may; an end token where the grammar has ended."""
@@ -69,8 +92,8 @@ class GrammarRow:
         if self.is_done:
             return [self._end_id]
         if self._forced is None:
-            self._forced = list(self._matcher.compute_ff_tokens())
-            self._look_for_error()
+            with self._counted():
+                self._forced = list(self._matcher.compute_ff_tokens())
         return self._forced
 
     def allowed(self) -> NDArray[np.bool_]:
@@ -82,18 +105,41 @@ class GrammarRow:
             alone = np.zeros(self._vocab_size, np.bool_)
             alone[forced[0]] = True
             return alone
-        if self.error is None:
-            bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-            found = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
-            self._look_for_error()
-            if self.error is None and found.any():
-                return found
-            self.error = self.error or _UNSATISFIABLE
-        return np.ones(self._vocab_size, np.bool_)
+        if self._allowed is None and self.error is None:
+            with self._counted():
+                bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+            self._allowed = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
+            if self.error is None and not self._allowed.any():
+                self.error = _UNSATISFIABLE
+        return np.ones(self._vocab_size, np.bool_) if self.error is not None or self._allowed is None else self._allowed
 
-    def _look_for_error(self) -> None:
+    def give_up(self) -> None:
+        """Let it go on no further: it costs others too much."""
+        self.error = self.error or _TOO_SLOW
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count the time that this takes, and look how it has ended."""
+        started = self._clock()
+        yield
+        spent = self._clock() - started
+        self.seconds += spent
+        self._left_seconds -= spent
         if self._matcher.is_error():
             self.error = _told(self._matcher.get_error())
+        elif self._left_seconds < 0:
+            self.give_up()
+
+
+def find_masks(rows: Sequence[GrammarRow]) -> None:
+    """Find what every row allows next, the cheapest row first. Those that would hold up the others are given up."""
+    spent = 0.0
+    for row in sorted(rows, key=lambda row: row.expected_seconds):
+        if row.expected_seconds > TOKEN_SECONDS and spent > STEP_SECONDS:
+            row.give_up()
+        before = row.seconds
+        row.allowed()
+        spent += row.seconds - before
 
 
 class GrammarCompiler:
@@ -110,7 +156,7 @@ class GrammarCompiler:
         self._end_ids = sorted(end_ids)
         self._lock = Lock()
         self._tokens: LLTokenizer | None = None
-        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[Grammar, tuple[LLMatcher, float]] = OrderedDict()
 
     def begin(self, grammar: Grammar) -> GrammarRow:
         """The state before the first token. Raises GrammarInvalid, and ParameterInvalid where no grammar can be kept.
@@ -118,24 +164,26 @@ class GrammarCompiler:
         Takes a while when the grammar is new.
         """
         with self._lock:
-            matcher = self._compiled.get(grammar)
-            if matcher is None:
-                matcher = self._compile(grammar)
-                self._compiled[grammar] = matcher
+            tokens = self._tokens = self._tokens or self._read_tokens(grammar.param)
+            compiled = self._compiled.get(grammar)
+        if compiled is None:  # others' grammars go on meanwhile
+            compiled = self._compile(grammar, tokens)
+        with self._lock:
+            self._compiled[grammar] = compiled
             self._compiled.move_to_end(grammar)
             while len(self._compiled) > 1 and self._keeps_too_much():
                 self._compiled.popitem(last=False)
-            return GrammarRow(matcher.deep_copy(), self._end_ids[0], self._vocab_size)
+            matcher, seconds = compiled
+            return GrammarRow(matcher.deep_copy(), self._end_ids[0], self._vocab_size, seconds)
 
     def _keeps_too_much(self) -> bool:
         num_characters = sum(len(each.lark) for each in self._compiled)
         return len(self._compiled) > _KEPT_GRAMMARS or num_characters > _KEPT_CHARACTERS
 
-    def _compile(self, grammar: Grammar) -> LLMatcher:
-        if self._tokens is None:
-            self._tokens = self._read_tokens(grammar.param)
+    def _compile(self, grammar: Grammar, tokens: LLTokenizer) -> tuple[LLMatcher, float]:
+        """The state before the first token, and the processor time of the first mask."""
         try:
-            matcher = LLMatcher(self._tokens, _source(grammar), log_level=0, limits=_LIMITS)
+            matcher = LLMatcher(tokens, _source(grammar), log_level=0, limits=_LIMITS)
         except ValueError as error:
             raise GrammarInvalid(grammar.param, _told(str(error))) from None
         if matcher.is_error():
@@ -144,7 +192,7 @@ class GrammarCompiler:
         first.allowed()
         if first.error is not None:
             raise GrammarInvalid(grammar.param, first.error)
-        return matcher
+        return matcher, first.seconds
 
     def _read_tokens(self, param: str) -> LLTokenizer:
         tokenizer = self._read_tokenizer()

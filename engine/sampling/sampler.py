@@ -78,6 +78,11 @@ class SamplerRow:
         """The logit of banned tokens. What a grammar demands comes even if it is banned, when nothing else may come."""
         return -float("inf") if self.grammar is None else _LAST_RESORT
 
+    @property
+    def needs_mask(self) -> bool:
+        """True when a grammar decides what may come next."""
+        return self.grammar is not None and forced_id(self.params, self.generated) is None
+
     def uniform(self) -> float:
         """The row's next random number, in [0, 1)."""
         return min(float(self._generator.random()), _BELOW_ONE)
@@ -211,7 +216,7 @@ def _with_masks(logits: mx.array, rows: Sequence[SamplerRow]) -> mx.array:
         return logits
     allowed = np.ones(logits.shape, np.bool_)
     for index, row in enumerate(rows):
-        if row.grammar is not None and forced_id(row.params, row.generated) is None:
+        if row.grammar is not None and row.needs_mask:
             allowed[index] = row.grammar.allowed()
     return mx.where(mx.array(allowed), logits, -float("inf"))
 

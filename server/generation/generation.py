@@ -12,7 +12,7 @@ from engine.errors import ContextLengthExceeded, EngineError, GrammarInvalid, St
 from engine.requests import FinishReason, GenerationRequest, PrefixNote, StepOutput
 from engine.sampling.params import Grammar, SamplingParams
 from engine.settings import ENDLESS_TOKENS
-from server.errors import ApiError
+from server.errors import ApiError, RequestRefused
 from server.generation.continuation import Continuation, Delta, ScoredToken, TextRules
 from server.limits import MAX_SENT_GRAMMAR_CHARACTERS
 from server.models.served_model import ServedModel
@@ -186,14 +186,14 @@ class Generation:
                 yield delta
 
     async def _measured(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[StepOutput, None]:
-        """The outputs of the worker for the requests, while the stopwatch runs. Raises StepFailed."""
+        """The outputs of the worker, while the stopwatch runs. Raises StepFailed and RequestRefused."""
         self._stopwatch.send(requests, self._plan.num_choices)
         ending: Ending = "abort"
         try:
             async with aclosing(self._model.supervisor.generate(requests)) as outputs:
                 async for output in outputs:
                     if output.error is not None:
-                        raise StepFailed(output.error)
+                        raise self._failure(output.error_kind, output.error)
                     self._stopwatch.take(output)
                     yield output
         except (ApiError, EngineError):
@@ -201,6 +201,12 @@ class Generation:
             raise
         finally:
             self._stopwatch.finish_all(ending)
+
+    def _failure(self, kind: str, message: str) -> Exception:
+        if not kind:
+            return StepFailed(message)
+        grammar = self._plan.sampling.grammar
+        return RequestRefused(kind, message, grammar.param if grammar is not None else self._plan.param)
 
     def _request(
         self, index: int, prompt: tuple[int, ...], context_length: int, end_ids: tuple[int, ...]

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.errors import EngineError, RequestError, StepFailed
+from engine.errors import EngineError, GrammarInvalid, RequestError, StepFailed
 from engine.requests import GenerationRequest
 from engine.sampling.grammar import GrammarRow
 from engine.sampling.params import Grammar
 
+# The limits of the library end the work on a grammar sooner, but on a very busy machine.
+COMPILE_SECONDS = 10.0
 log = logging.getLogger("bramley.worker")
 
 
@@ -38,9 +40,13 @@ class Compiling:
 
     compiler: called on the thread
     report: called on the thread with what is done, but for requests that were cancelled
+    seconds: longest wait for one grammar; its request fails then, and the next one's turn comes
     """
 
-    def __init__(self, compiler: Compiler, report: Callable[[Compiled], None]) -> None:
+    def __init__(
+        self, compiler: Compiler, report: Callable[[Compiled], None], *, seconds: float = COMPILE_SECONDS
+    ) -> None:
+        self._seconds = seconds
         self._compiler = compiler
         self._report = report
         self._requests: queue.SimpleQueue[GenerationRequest] = queue.SimpleQueue()
@@ -67,12 +73,22 @@ class Compiling:
             request = self._requests.get()
             if request.request_id not in self._wanted:
                 continue
-            done = Compiled(request, self._compile(request))
+            done = Compiled(request, self._compile_in_time(request))
             with self._lock:
                 if request.request_id not in self._wanted:
                     continue
                 self._wanted.discard(request.request_id)
             self._report(done)
+
+    def _compile_in_time(self, request: GenerationRequest) -> GrammarRow | EngineError:
+        done: queue.SimpleQueue[GrammarRow | EngineError] = queue.SimpleQueue()
+        # Native code cannot be interrupted: whoever takes too long is left alone until the library's limits end it.
+        threading.Thread(target=lambda: done.put(self._compile(request)), name="grammar", daemon=True).start()
+        try:
+            return done.get(timeout=self._seconds)
+        except queue.Empty:
+            assert request.sampling.grammar is not None  # noqa: S101  # others are not added
+            return GrammarInvalid(request.sampling.grammar.param, f"it takes longer than {self._seconds:g} s to read")
 
     def _compile(self, request: GenerationRequest) -> GrammarRow | EngineError:
         assert request.sampling.grammar is not None  # noqa: S101  # others are not added

@@ -199,3 +199,19 @@ def test_a_grammar_that_leads_nowhere_fails_its_row_alone(engine):
     assert len(errors) == 1
     assert "cannot go on" in errors[0].error
     assert re.fullmatch(PATTERN, text([output for output in other if output.request_id == "other"]))
+
+
+AMBIGUOUS = Grammar("start: s\ns: s s s | s s | /[A-Z ]/")
+
+
+def test_an_ambiguous_grammar_fails_its_row_alone_and_by_name(engine):
+    """Finding what may come next takes ever longer with it: that is the fault of the grammar."""
+    engine.submit(request("ambiguous", AMBIGUOUS, max_tokens=1500, logit_bias=((1, -100.0), (2, -100.0))))
+    engine.submit(request("plain", None, ignore_eos=True, max_tokens=200))
+    engine.submit(request("prices"))
+    last = {}
+    while engine.has_work:
+        last |= {output.request_id: output for output in engine.step()}
+    assert last["ambiguous"].error_kind == "GrammarInvalid"
+    assert "The answer cannot go on as its grammar wants" in last["ambiguous"].error
+    assert (last["plain"].finish_reason, last["prices"].finish_reason) == ("length", "stop")
