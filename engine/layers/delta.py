@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from engine.attention.batch import Batch
-from engine.layers.activations import ACTIVATIONS
+from engine.layers.activations import ACTIVATIONS, activate
 from engine.layers.convolution import CausalConvolution
-from engine.layers.linear import Linear
-from engine.layers.module import Module
+from engine.layers.linear import FusedProjections, Linear, Norm, ResidualBranch
 from engine.layers.norm import RMSNorm
 
 
@@ -37,10 +36,12 @@ class GatedRMSNorm(RMSNorm):
 
     def gated(self, x: mx.array, gate: mx.array, activation: str) -> mx.array:
         """norm(x) * activation(gate); both (..., size)."""
+        if self._native is not None and x.dtype == mx.float32:
+            return activate(self._native, activation, gate, self(x))
         return self(x) * ACTIVATIONS[activation](gate.astype(mx.float32)).astype(x.dtype)
 
 
-class GatedDeltaNet(Module):
+class GatedDeltaNet(ResidualBranch):
     """A layer that reads and corrects a matrix per head with every token.
 
     layer: its number among the layers that keep a state
@@ -51,70 +52,110 @@ class GatedDeltaNet(Module):
         self, layer: int, sizes: DeltaSizes, eps: float, activation: str, *, channels_last: bool = False
     ) -> None:
         inner_size = sizes.num_value_heads * sizes.value_dim
-        self._add_projections(sizes)
-        self.conv1d = CausalConvolution(sizes.mixed_size, sizes.kernel, bias=False, channels_last=channels_last)
+        self._projections = self._add_projections(sizes)
+        self.conv1d = CausalConvolution(
+            sizes.mixed_size, sizes.kernel, bias=False, channels_last=channels_last, activation=activation
+        )
         self.dt_bias = mx.zeros((sizes.num_value_heads,))
         self.A_log = mx.zeros((sizes.num_value_heads,))
         self.norm = GatedRMSNorm(sizes.value_dim, eps)
         self.out_proj = Linear(inner_size, sizes.hidden_size)
+        self._output = FusedProjections(self.out_proj)
         self._layer = layer
         self._sizes = sizes
         self._activation = activation
 
     def __call__(self, x: mx.array, batch: Batch) -> mx.array:
         """x: (rows, length, hidden_size); returns the same shape."""
-        sizes = self._sizes
-        tail, memory = batch.state(self._layer) or (None, None)
-        mixed, gate, rates, steps = self._project(x)
-        mixed, tail = self.conv1d(mixed, tail)
-        queries, keys, values = self._heads(ACTIVATIONS[self._activation](mixed))
-        found, memory = mx.fast.gated_delta_update(queries, keys, values, self._decay(steps), mx.sigmoid(rates), memory)
-        batch.keep_state(self._layer, [tail, memory])
-        gate = gate.reshape(*x.shape[:2], sizes.num_value_heads, sizes.value_dim)
-        gated = self.norm.gated(found.astype(x.dtype), gate, self._activation)
-        return self.out_proj(gated.reshape(*x.shape[:2], -1))
+        return self.out_proj(self._found(x, batch))
 
-    def _add_projections(self, sizes: DeltaSizes) -> None:
+    def add_to(self, x: mx.array, norm: Norm, batch: Batch) -> mx.array:
+        """x + self(norm(x), batch)."""
+        return self._output.add_to(x, self._found(x, batch, norm))
+
+    def _found(self, x: mx.array, batch: Batch, norm: Norm | None = None) -> mx.array:
+        """The gated results of the heads for norm(x), side by side: (rows, length, inner size)."""
+        mixed, gate, rates, steps = self._project(x, norm)
+        tail, memory = batch.state(self._layer) or (None, None)
+        mixed, tail = self.conv1d(mixed, tail)
+        found, memory = self._update(mixed, steps, rates, memory)
+        batch.keep_state(self._layer, [tail, memory])
+        gated = self.norm.gated(found.astype(x.dtype), gate.reshape(found.shape), self._activation)
+        return gated.reshape(gate.shape)
+
+    def _add_projections(self, sizes: DeltaSizes) -> FusedProjections:
         self.in_proj_qkv = Linear(sizes.hidden_size, sizes.mixed_size)
         self.in_proj_z = Linear(sizes.hidden_size, sizes.num_value_heads * sizes.value_dim)
         self.in_proj_b = Linear(sizes.hidden_size, sizes.num_value_heads)
         self.in_proj_a = Linear(sizes.hidden_size, sizes.num_value_heads)
+        return FusedProjections(self.in_proj_qkv, self.in_proj_z, self.in_proj_b, self.in_proj_a)
 
-    def _project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+    def _project(self, x: mx.array, norm: Norm | None) -> list[mx.array]:
         """Queries, keys and values side by side; the gate; per value head a rate of learning and a time step."""
-        return self.in_proj_qkv(x), self.in_proj_z(x), self.in_proj_b(x), self.in_proj_a(x)
+        return self._projections.project(x, norm)
 
-    def _heads(self, mixed: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        """Queries and keys of length 1, (rows, length, num_key_heads, key_dim), and values, (..., value_dim)."""
-        sizes, shape = self._sizes, mixed.shape[:2]
-        width = sizes.num_key_heads * sizes.key_dim
-        queries, keys, values = mx.split(mixed, [width, 2 * width], axis=-1)
-        queries = _of_length_one(queries.reshape(*shape, sizes.num_key_heads, sizes.key_dim)) * sizes.key_dim**-0.5
-        keys = _of_length_one(keys.reshape(*shape, sizes.num_key_heads, sizes.key_dim))
-        return queries, keys, values.reshape(*shape, sizes.num_value_heads, sizes.value_dim)
-
-    def _decay(self, steps: mx.array) -> mx.array:
-        """The factor on the memory before each token, from 0 to 1. steps: (rows, length, num_value_heads)"""
-        steps = steps.astype(mx.float32) + self.dt_bias
-        return mx.exp(-mx.exp(self.A_log.astype(mx.float32)) * mx.logaddexp(steps, mx.zeros_like(steps)))
+    def _update(
+        self, mixed: mx.array, steps: mx.array, rates: mx.array, memory: mx.array | None
+    ) -> tuple[mx.array, mx.array]:
+        sizes = self._sizes
+        if self._native is None or mixed.dtype != mx.float32:
+            return gated_delta(mixed, steps, rates, self.A_log, self.dt_bias, memory, sizes)
+        heads = sizes.num_key_heads, sizes.key_dim, sizes.value_dim
+        found, memory = self._native.gated_delta(mixed, steps, rates, self.A_log, self.dt_bias, memory, *heads)
+        return found, memory
 
 
 class FusedGatedDeltaNet(GatedDeltaNet):
     """A gated DeltaNet with two joint projections, which go key head by key head."""
 
-    def _add_projections(self, sizes: DeltaSizes) -> None:
+    def _add_projections(self, sizes: DeltaSizes) -> FusedProjections:
         inner_size = sizes.num_value_heads * sizes.value_dim
         self.in_proj_qkvz = Linear(sizes.hidden_size, sizes.mixed_size + inner_size)
         self.in_proj_ba = Linear(sizes.hidden_size, 2 * sizes.num_value_heads)
+        return FusedProjections(self.in_proj_qkvz, self.in_proj_ba)
 
-    def _project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+    def _project(self, x: mx.array, norm: Norm | None) -> list[mx.array]:
         sizes, shape = self._sizes, x.shape[:2]
         share = sizes.num_value_heads // sizes.num_key_heads * sizes.value_dim
-        by_head = self.in_proj_qkvz(x).reshape(*shape, sizes.num_key_heads, -1)
+        both, factors = (each.reshape(*shape, sizes.num_key_heads, -1) for each in self._projections.project(x, norm))
         ends = [sizes.key_dim, 2 * sizes.key_dim, 2 * sizes.key_dim + share]
-        *mixed, gate = (part.reshape(*shape, -1) for part in mx.split(by_head, ends, axis=-1))
-        rates, steps = mx.split(self.in_proj_ba(x).reshape(*shape, sizes.num_key_heads, -1), 2, axis=-1)
-        return mx.concatenate(mixed, axis=-1), gate, rates.reshape(*shape, -1), steps.reshape(*shape, -1)
+        *mixed, gate = (part.reshape(*shape, -1) for part in mx.split(both, ends, axis=-1))
+        rates, steps = (part.reshape(*shape, -1) for part in mx.split(factors, 2, axis=-1))
+        return [mx.concatenate(mixed, axis=-1), gate, rates, steps]
+
+
+def gated_delta(
+    mixed: mx.array,
+    steps: mx.array,
+    rates: mx.array,
+    log_speeds: mx.array,
+    biases: mx.array,
+    memory: mx.array | None,
+    sizes: DeltaSizes,
+) -> tuple[mx.array, mx.array]:
+    """Go on with the gated delta rule in MLX's operations.
+
+    mixed: queries, keys and values side by side, (rows, length, mixed_size)
+    steps, rates: of the decay and of the correction, (rows, length, num_value_heads), before their activations
+    log_speeds, biases: of the decay, (num_value_heads,)
+    memory: (rows, num_value_heads, value_dim, key_dim) float32, or None before the first token
+    Returns (rows, length, num_value_heads, value_dim), and the new memory.
+    """
+    queries, keys, values = _heads(mixed, sizes)
+    steps = steps.astype(mx.float32) + biases
+    decay = mx.exp(-mx.exp(log_speeds.astype(mx.float32)) * mx.logaddexp(steps, mx.zeros_like(steps)))
+    found, memory = mx.fast.gated_delta_update(queries, keys, values, decay, mx.sigmoid(rates), memory)
+    return found, memory
+
+
+def _heads(mixed: mx.array, sizes: DeltaSizes) -> tuple[mx.array, mx.array, mx.array]:
+    """Queries and keys of length 1, (rows, length, num_key_heads, key_dim), and values, (..., value_dim)."""
+    shape = mixed.shape[:2]
+    width = sizes.num_key_heads * sizes.key_dim
+    queries, keys, values = mx.split(mixed, [width, 2 * width], axis=-1)
+    queries = _of_length_one(queries.reshape(*shape, sizes.num_key_heads, sizes.key_dim)) * sizes.key_dim**-0.5
+    keys = _of_length_one(keys.reshape(*shape, sizes.num_key_heads, sizes.key_dim))
+    return queries, keys, values.reshape(*shape, sizes.num_value_heads, sizes.value_dim)
 
 
 def _of_length_one(x: mx.array) -> mx.array:

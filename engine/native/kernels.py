@@ -33,6 +33,59 @@ class Kernels(Protocol):
     def layer_norm(self, x: mx.array, weight: mx.array | None, bias: mx.array | None, eps: float, /) -> mx.array:
         """Rows without their mean, over their deviation."""
 
+    def convolve(
+        self, x: mx.array, weight: mx.array, bias: mx.array | None, tail: mx.array | None, activated: bool, /
+    ) -> list[mx.array]:
+        """A causal convolution of each channel, with SiLU behind it where `activated`, and the new tail.
+
+        x: (rows, length, channels); weight: (width, channels); tail: (rows, width - 1, channels) or None
+        """
+
+    def gated_delta(
+        self,
+        mixed: mx.array,
+        steps: mx.array,
+        rates: mx.array,
+        log_speeds: mx.array,
+        biases: mx.array,
+        memory: mx.array | None,
+        key_heads: int,
+        key_dim: int,
+        value_dim: int,
+        /,
+    ) -> list[mx.array]:
+        """What each value head finds, and its memory. See engine.layers.delta.gated_delta."""
+
+    def state_space(
+        self,
+        mixed: mx.array,
+        steps: mx.array,
+        log_speeds: mx.array,
+        biases: mx.array,
+        passes: mx.array,
+        state: mx.array | None,
+        head_dim: int,
+        groups: int,
+        state_size: int,
+        shortest: float,
+        longest: float,
+        /,
+    ) -> list[mx.array]:
+        """What each head reads, and its state. See engine.layers.state_space.scan_heads."""
+
+    def channel_space(
+        self,
+        x: mx.array,
+        steps: mx.array,
+        inputs: mx.array,
+        outputs: mx.array,
+        speeds: mx.array,
+        passes: mx.array,
+        state: mx.array | None,
+        /,
+    ) -> list[mx.array]:
+        """What each channel reads, and its state. See engine.layers.state_space.scan_channels."""
+
     def attend_cached(
         self,
         queries: mx.array,
