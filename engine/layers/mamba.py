@@ -100,8 +100,9 @@ class Mamba2(Module):
         space, constants = self._space, (self.A_log, self.dt_bias, self.D)
         if self._native is None or mixed.dtype != mx.float32:
             return scan_heads(mixed, steps, *constants, state, space)
-        sizes = space.head_dim, space.num_groups, space.state_size, space.shortest, space.longest
-        found, state = self._native.state_space(mixed, steps, *constants, state, *sizes)
+        sizes = space.head_dim, space.num_groups, space.state_size
+        limits = space.shortest, space.longest
+        found, state = self._native.state_space(mixed, steps, *constants, state, *sizes, *limits)
         return found, state
 
 
@@ -140,7 +141,7 @@ class Mamba(Module):
         self.A_log = mx.zeros((channels, size))
         self.D = mx.zeros((channels,))
         self.out_proj = Linear(channels, spec.hidden_size, bias=spec.bias)
-        self._parts = [spec.step_rank, spec.step_rank + size]
+        self._step_parts = [spec.step_rank, spec.step_rank + size]
         self._layer = layer
 
     def prepare(self, device: Device) -> None:
@@ -153,7 +154,7 @@ class Mamba(Module):
         tail, state = batch.state(self._layer) or (None, None)
         channels, gate = mx.split(self.in_proj(x), 2, axis=-1)
         channels, tail = self.conv1d(channels, tail)
-        steps, inputs, outputs = mx.split(self.x_proj(channels), self._parts, axis=-1)
+        steps, inputs, outputs = mx.split(self.x_proj(channels), self._step_parts, axis=-1)
         steps = self.dt_proj(self.dt_layernorm(steps))
         vectors = self.b_layernorm(inputs), self.c_layernorm(outputs)
         found, state = self._scan(channels, steps, vectors, state)
