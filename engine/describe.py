@@ -83,6 +83,7 @@ def describe(
         advice=device.advice,
         endless=settings.endless and not isinstance(model, EncoderDecoder),
         scores_prompts=not isinstance(model, EncoderDecoder),
+        left_out=checkpoint.left_out,
     )
 
 

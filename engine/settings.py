@@ -1,6 +1,6 @@
 """Settings of an engine, the description of its model, and its counts. Plain values: imports no mlx."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -58,6 +58,7 @@ class ModelInfo:
     endless: prompts and answers may be longer than the context; the oldest tokens are left out then
     embedding_size: numbers in a vector; num_labels: scores per text
     scores_prompts: can tell how likely each token of a prompt was
+    left_out: parts of the files that are not loaded ("vision"), and how many tensors each has
     """
 
     model_type: str
@@ -76,6 +77,7 @@ class ModelInfo:
     embedding_size: int = 0
     num_labels: int = 0
     scores_prompts: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def room(self, prompt_tokens: int) -> int:
         """Tokens that may be generated after a prompt of this length."""

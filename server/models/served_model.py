@@ -175,6 +175,9 @@ class ServedModel:
         if not ready.cancelled() and ready.exception() is None:
             self._remember(monotonic() - self._began)
             log.info("%s loads in %.2f s", self.name, self.load_seconds)
+            if left_out := ready.result().get("left_out"):
+                parts = ", ".join(f"{count} tensors of {part}" for part, count in left_out.items())
+                log.info("%s is loaded for text alone: %s are left out", self.name, parts)
 
     def _write_down(self) -> None:
         self._remember()

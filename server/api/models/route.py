@@ -37,7 +37,12 @@ async def retrieve_model(name: str, request: Request) -> ModelCard:
     registry: Registry = request.app.state.registry
     model = registry.find(name)
     known = await _known(model)
-    return {**await _card(registry, model), "parameters": parameters(*known) if known else None}
+    return {
+        **await _card(registry, model),
+        "parameters": parameters(*known) if known else None,
+        "modalities": ["text"],
+        "left_out": dict(known[0].get("left_out", {})) if known else None,
+    }
 
 
 async def _card(registry: Registry, model: ServedModel) -> ModelCard:

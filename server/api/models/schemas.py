@@ -32,6 +32,8 @@ class ModelCard(TypedDict):
     created: Unix seconds; created_at: the same as text
     state: as in /status
     parameters: by route, the fields of a request that are honoured; in answers about one model
+    modalities: the kinds of input, and left_out: parts of the files that are not loaded ("vision") and how many tensors
+        each has; in answers about one model
     """
 
     id: str
@@ -43,6 +45,8 @@ class ModelCard(TypedDict):
     context_length: int | None
     capabilities: Capabilities | None
     parameters: NotRequired[dict[str, list[str]] | None]
+    modalities: NotRequired[list[Literal["text"]]]
+    left_out: NotRequired[dict[str, int] | None]
     type: Literal["model"]
     display_name: str
     created_at: str

@@ -30,7 +30,7 @@ def test_a_model_s_abilities_are_told(client, filler):
     assert yes == {"completion", "chat", "tools", "prompt_scores"}
     assert {name for name, able in card_of(filler)["capabilities"].items() if able} == yes | {"fim", "reasoning"}
     listed = client.get("/v1/models").json()["data"][0]
-    assert listed == {name: value for name, value in card.items() if name != "parameters"}
+    assert listed == {name: card[name] for name in card if name not in {"parameters", "modalities", "left_out"}}
 
 
 def test_parameters_are_those_of_the_schemas_that_this_model_honours(client, filler):
@@ -60,3 +60,14 @@ def test_an_embedder_s_card_names_its_route(launch, embedding_model):
     assert {name for name, able in card["capabilities"].items() if able} == {"embeddings"}
     assert list(card["parameters"]) == ["/v1/embeddings"]
     assert "dimensions" not in card["parameters"]["/v1/embeddings"]
+
+
+def test_a_model_that_also_sees_is_served_for_text_and_says_what_is_left_out(launch, readable):
+    server = launch([REAL, "org/seeing", readable("qwen3-5-wrapper")])
+    with server.client() as client:
+        answer = client.post("/v1/completions", json={"prompt": "abc", "max_tokens": 3, "ignore_eos": True})
+        assert answer.json()["usage"]["completion_tokens"] == 3
+        card = client.get("/v1/models/org/seeing").json()
+    assert card["modalities"] == ["text"]
+    assert card["left_out"] == {"vision": 21, "multi-token prediction": 15}
+    assert server.log.count("loaded for text alone") == 1
