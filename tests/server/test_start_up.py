@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
 HEAVY = {"mlx", "tokenizers", "sentencepiece", "jinja2", "huggingface_hub", "numpy", "safetensors", "openai"}

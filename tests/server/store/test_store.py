@@ -269,7 +269,7 @@ def test_root_that_is_a_file_is_one_line(tmp_path, folder):
         pull(str(folder), Store(tmp_path / "models", catalog=Catalog()))
 
 
-@pytest.mark.alone
+@pytest.mark.slow
 def test_looking_into_the_store_imports_nothing_slow():
     code = (
         "import sys, server.store, server.pull\n"

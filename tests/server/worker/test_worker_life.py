@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 
 def request_in_background(server, body: dict) -> tuple[threading.Thread, list]:

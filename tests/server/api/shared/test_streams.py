@@ -57,7 +57,7 @@ def test_what_fails_before_the_first_token_has_a_status(fake, client):
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("first_seconds", [0, 30])
-@pytest.mark.alone
+@pytest.mark.slow
 def test_a_client_that_leaves_frees_the_worker_at_once(fake, stream, first_seconds):
     body = fake.script(**ENDLESS, first_seconds=first_seconds) | {"stream": stream, "ignore_eos": True, "n": 3}
     with fake.connect() as connection:
@@ -121,7 +121,7 @@ def test_a_full_queue_answers_at_once_and_says_when_to_come_back(start_fake):
         server.wait_for(lambda: client.post("/v1/completions", json={"prompt": "x"}).status_code == 200)
 
 
-@pytest.mark.alone
+@pytest.mark.slow
 def test_a_reader_that_stalls_is_let_go_and_holds_up_nobody(start_fake):
     server = start_fake(stalled_reader_seconds=1)
     stalled = socket.socket()
@@ -169,7 +169,7 @@ def test_an_idle_connection_is_kept_and_a_long_answer_is_not_cut(start_fake):
         assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.alone
+@pytest.mark.slow
 def test_an_answer_arrives_without_delay(client):
     client.post("/v1/completions", json={"prompt": "x"})
     started = time.monotonic()
