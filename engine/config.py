@@ -48,7 +48,7 @@ _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "use_qk_norm": (False,),
 }
 # Numbers beside the usual ones of rope_parameters and rope_scaling, which change the result where they are set.
-_ROPE_EXTRAS = ("alpha", "llama_4_scaling_beta")
+_ROPE_EXTRAS = ("alpha", "llama_4_scaling_beta", "long_mscale", "short_mscale")
 _MAX_COUNT = 1 << 24
 
 

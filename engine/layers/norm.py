@@ -64,3 +64,32 @@ class LayerNorm(Module):
         if self._native is None or x.dtype != mx.float32:
             return mx.fast.layer_norm(x, self.weight, bias, self._eps)
         return self._native.layer_norm(x, self.weight, bias, self._eps)
+
+
+class PlainLayerNorm(Module):
+    """Layer norm without weight or bias. x: (..., size)."""
+
+    def __init__(self, eps: float) -> None:
+        self._eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.layer_norm(x, None, None, self._eps)
+
+
+class HeadwiseLayerNorm(Module):
+    """Layer norm over each head, with a weight of its own for every head and no bias (Command R+).
+
+    weight: (num_heads, head_dim); x: (..., num_heads, head_dim)
+    """
+
+    def __init__(self, num_heads: int, head_dim: int, eps: float) -> None:
+        self.weight = mx.ones((num_heads, head_dim))
+        self._eps = eps
+
+    @property
+    def factors(self) -> mx.array:
+        """Factors of every head: (num_heads, head_dim)."""
+        return self.weight
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.layer_norm(x, None, None, self._eps) * self.factors

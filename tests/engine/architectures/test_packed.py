@@ -34,6 +34,7 @@ WITHIN_HEADS = (
 WIDTHS = (
     *("hidden_size", "intermediate_size", "moe_intermediate_size", "dim", "hidden_dim", "n_embd", "n_inner"),
     *("d_model", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "kv_lora_rank", *WITHIN_HEADS),
+    *("prefix_dense_intermediate_size", "intermediate_size_mlp"),
     *("block_ff_dim", "shared_expert_intermediate_size", "linear_key_head_dim", "linear_value_head_dim"),
 )
 # Axes that count tokens, places, experts, heads, labels or kinds of text: they keep their length.
@@ -44,10 +45,12 @@ COUNTS = (
     (r"(^classifier|classifier\.out_proj)\.(weight|bias)", {0}),
     (r"(gate_up_proj|down_proj)(_bias)?$|sinks$|switch_mlp\.|put_linear\.weight$", {0}),
     (r"(e_score_correction|expert)_bias$", {0, 1}),
+    (r"act_fn\.", {0}),
     (r"relative_attention_bias|final_logits_bias", {0, 1}),
     (r"conv1?d?\.weight$", {1, 2}),
     (r"in_proj_(a|b|ba)\.weight$|A_log$|dt_bias$|shared_expert_gate\.weight$", {0}),
 )
+NORM_PER_HEAD = re.compile(r"[qk]_norm\.weight$")
 # How weights are packed, and the relative RMS of what comes out against float32, at most: median 0.02, 0.3 and 0.4,
 # and most where a choice of experts or a sharp attention tips over (Gemma 3, T5), or little is put out (classifiers).
 MODES: dict[str, tuple[dict[str, Any], float]] = {
@@ -102,6 +105,10 @@ def widened(config: dict[str, Any], times: int) -> dict[str, Any]:
 
 def draw(name: str, shape: tuple[int, ...], times: int) -> mx.array:
     counted = next((axes for pattern, axes in COUNTS if re.search(pattern, name)), set())
+    if not shape:
+        return mx.array(0.5)
+    if len(shape) == 2 and NORM_PER_HEAD.search(name):
+        counted = {0}
     wide = [length if axis in counted else length * times for axis, length in enumerate(shape)]
     noise = mx.random.normal(wide)
     if len(shape) == 1:
@@ -183,7 +190,8 @@ def stacked(weights: Arrays) -> Arrays:
 
 
 def can_be_packed(name: str, array: mx.array, group_size: int) -> bool:
-    return name.endswith(".weight") and array.ndim > 1 and array.shape[-1] % group_size == 0
+    is_matrix = name.endswith(".weight") and array.ndim > 1 and not NORM_PER_HEAD.search(name)
+    return is_matrix and array.shape[-1] % group_size == 0
 
 
 def pack(weights: Arrays, choices: list[dict[str, Any] | None]) -> tuple[Arrays, Arrays, dict[str, Any]]:
