@@ -5,7 +5,7 @@ known to change the maths in some family: one that is set and was not read refus
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from engine.errors import CheckpointUnsupported
@@ -14,7 +14,10 @@ Number = TypeVar("Number", int, float)
 
 # Keys that change the result in one family or another, with the values that leave it as it is.
 _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
+    "activation_sparsity_pattern": (),
     "alibi": (False,),
+    "altup_num_inputs": (),
+    "attention_k_eq_v": (False,),
     "attention_out_bias": (False,),
     "use_bias": (False,),
     "attention_chunk_size": (),
@@ -22,8 +25,11 @@ _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "attn_logit_softcapping": (),
     "clip_qkv": (),
     "embedding_multiplier": (1, 1.0),
+    "enable_moe_block": (False,),
     "final_logit_softcapping": (),
     "hidden_act": ("silu",),
+    "hidden_size_per_layer_input": (0,),
+    "laurel_rank": (),
     "layer_types": (),
     "logit_scale": (1, 1.0),
     "logits_scaling": (1, 1.0),
@@ -32,8 +38,10 @@ _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "moe_intermediate_size": (),
     "no_rope_layers": (),
     "num_experts": (0, 1),
+    "num_kv_shared_layers": (0,),
     "num_local_experts": (0, 1),
     "partial_rotary_factor": (1, 1.0),
+    "per_layer_config": (),
     "position_embedding_type": ("rope", "absolute"),
     "qk_layernorm": (False,),
     "query_pre_attn_scalar": (),
@@ -44,6 +52,7 @@ _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "scale_depth": (),
     "scale_emb": (1, 1.0),
     "sliding_window": (),
+    "use_double_wide_mlp": (False,),
     "use_parallel_residual": (False,),
     "use_qk_norm": (False,),
 }
@@ -56,10 +65,11 @@ _MAX_COUNT = 1 << 24
 class RopeSpec:
     """Rotary position embedding as plain numbers (Su et al. 2021, arXiv:2104.09864).
 
-    kind: "default", "linear", "dynamic", "yarn", "llama3" or "longrope"
+    kind: "default", "linear", "dynamic", "yarn", "llama3", "longrope" or "proportional"
     dims: rotated dimensions of a head; base: theta
     original_length: tokens the model was trained on before scaling
     short_factors, long_factors: one divisor per pair of dimensions (longrope)
+    turning_pairs: the others stand still (proportional)
     attention_factor: multiplies rotated queries and keys; None takes the kind's own rule
     """
 
@@ -78,6 +88,7 @@ class RopeSpec:
     high_freq_factor: float = 4.0
     short_factors: tuple[float, ...] = ()
     long_factors: tuple[float, ...] = ()
+    turning_pairs: int = 0
 
 
 class ConfigReader:
@@ -117,6 +128,14 @@ class ConfigReader:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
             raise CheckpointUnsupported(key, value, f"a whole number from 0 to {_MAX_COUNT}")
         return value
+
+    def counts(self, key: str, length: int) -> list[int]:
+        """A whole number per layer, or one for all of them."""
+        value = self._value(key, None)
+        values = value if isinstance(value, list) else [value] * length
+        if len(values) != length or any(type(each) is not int or not 1 <= each <= _MAX_COUNT for each in values):
+            raise CheckpointUnsupported(key, value, f"a whole number from 1 to {_MAX_COUNT}, or {length} of them")
+        return values
 
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number; the default when the key is absent or null."""
@@ -222,7 +241,11 @@ class ConfigReader:
         part = parameters.get("partial_rotary_factor", self._value("partial_rotary_factor", default_part))
         dims = int(head_dim * _finite("partial_rotary_factor", part))
         context = self.count("max_position_embeddings", 2048)
-        return _rope_spec(parameters, dims, _finite("rope_theta", base), context, self)
+        spec = _rope_spec(parameters, dims, _finite("rope_theta", base), context, self)
+        if spec.kind != "proportional":
+            return spec
+        # Pairs are those of the whole head, of which a part turns.
+        return replace(spec, dims=head_dim, turning_pairs=dims // 2)
 
     def rope_extra(self, key: str) -> float | None:
         """A number beside the usual ones of `rope_parameters` or `rope_scaling`; None when it is absent or null."""
@@ -283,6 +306,7 @@ def _rope_spec(parameters: Mapping[str, Any], dims: int, base: float, context: i
         "yarn": _yarn_rope,
         "llama3": _llama3_rope,
         "longrope": _longrope,
+        "proportional": _proportional_rope,
     }
     if kind not in readers:
         raise CheckpointUnsupported("rope_scaling.rope_type", kind, ", ".join(readers))
@@ -300,6 +324,10 @@ def _plain_rope(parameters: Mapping[str, Any], dims: int, stretch: float) -> dic
 
 def _factor_rope(parameters: Mapping[str, Any], dims: int, stretch: float) -> dict[str, Any]:
     return {"factor": _rope_number(parameters, "factor", None)}
+
+
+def _proportional_rope(parameters: Mapping[str, Any], dims: int, stretch: float) -> dict[str, Any]:
+    return {"factor": _rope_number(parameters, "factor", 1.0)}
 
 
 def _yarn_rope(parameters: Mapping[str, Any], dims: int, stretch: float) -> dict[str, Any]:

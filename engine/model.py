@@ -26,6 +26,10 @@ OnProgress = Callable[[int, int], None]
 _SHARED_ARCHITECTURES = {
     "kimi_k2": "deepseek_v3",
     "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
+    "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_text",
+    "gemma4_unified_text": "gemma4_text",
     "mt5": "t5",
     "qwen3_5_moe_text": "qwen3_5_moe",
     "qwen3_5_text": "qwen3_5",

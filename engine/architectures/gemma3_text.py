@@ -3,7 +3,8 @@
 import mlx.core as mx
 
 from engine.attention.batch import Batch
-from engine.config import ConfigReader, RopeSpec
+from engine.config import ConfigReader
+from engine.configs.windowed import read_sliding_rope
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM
@@ -48,10 +49,10 @@ class Model(CausalLM):
         config.choice("hidden_act", ACTIVATIONS, "gelu_pytorch_tanh")  # some files name it; hidden_activation counts
         sizes = HeadSizes(*config.heads(256), scale=config.number("query_pre_attn_scalar", 256.0) ** -0.5)
         num_layers = config.count("num_hidden_layers")
-        windows = _windows(config, num_layers)
+        windows = config.patterned_windows(num_layers, 6)
         config.require("use_bidirectional_attention", False)
         full = Rope(config.rope(sizes.head_dim, 1_000_000.0, kind="full_attention"))
-        sliding = Rope(_sliding_rope(config, sizes.head_dim))
+        sliding = Rope(read_sliding_rope(config, sizes.head_dim))
         super().__init__(
             config.count("vocab_size"),
             sizes.hidden_size,
@@ -62,20 +63,3 @@ class Model(CausalLM):
             embedding_scale=sizes.hidden_size**0.5,
             logit_softcap=config.optional_number("final_logit_softcapping"),
         )
-
-
-def _windows(config: ConfigReader, num_layers: int) -> list[int | None]:
-    """As layer_types says, else every `sliding_window_pattern`-th layer sees everything."""
-    window = config.count("sliding_window", 4096)
-    pattern = config.count("sliding_window_pattern", 6)
-    if config.has("layer_types"):
-        return config.windows(num_layers)
-    return [window if (layer + 1) % pattern else None for layer in range(num_layers)]
-
-
-def _sliding_rope(config: ConfigReader, head_dim: int) -> RopeSpec:
-    """Windowed layers keep the short base, and no scaling, in older files under a key of its own."""
-    local_base = config.number("rope_local_base_freq", 10_000.0)
-    if config.has("rope_parameters"):
-        return config.rope(head_dim, local_base, kind="sliding_attention")
-    return RopeSpec(dims=head_dim, base=local_base)

@@ -1,11 +1,11 @@
 """LFM2: gated short convolutions, and attention in some layers (Liquid AI 2025, arXiv:2511.23404)."""
 
+from engine.cache.spec import index_in_kind
 from engine.config import ConfigReader
 from engine.configs.convolutions import are_channels_last
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM, PreNormBlock
 from engine.layers.convolution import ShortConvolution
-from engine.layers.hybrid import index_in_kind
 from engine.layers.mlp import GatedMLP
 from engine.layers.norm import RMSNorm
 from engine.layers.rope import Rope

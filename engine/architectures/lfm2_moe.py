@@ -2,12 +2,12 @@
 
 import re
 
+from engine.cache.spec import index_in_kind
 from engine.config import ConfigReader
 from engine.configs.convolutions import are_channels_last
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import Mixing, PreNormBlock
 from engine.layers.convolution import ShortConvolution
-from engine.layers.hybrid import index_in_kind
 from engine.layers.mlp import GatedMLP
 from engine.layers.norm import RMSNorm
 from engine.layers.rope import Rope

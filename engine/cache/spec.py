@@ -21,3 +21,8 @@ class CacheSpec:
     def num_layers(self) -> int:
         """Layers that mix tokens, whatever they keep."""
         return len(self.windows) + self.num_states + len(self.readers)
+
+
+def index_in_kind(kinds: Sequence[str]) -> list[int]:
+    """Per layer its number among the layers of its kind, under which the cache keeps what it stores."""
+    return [kinds[:layer].count(kind) for layer, kind in enumerate(kinds)]

@@ -46,7 +46,7 @@ _TEXT_TYPES = {
     "gemma3": "gemma3_text",
     "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",
-    "gemma4_unified": "gemma4_text",
+    "gemma4_unified": "gemma4_unified_text",
     "mistral3": "mistral",
 }
 # Published wrappers leave out what their text model's class has by default.

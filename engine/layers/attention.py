@@ -9,6 +9,7 @@ from engine.attention.attend import AttentionOptions
 from engine.attention.batch import Batch
 from engine.attention.qkv import join_heads, split_heads
 from engine.layers.linear import FusedProjections, Linear, Norm, ResidualBranch
+from engine.layers.norm import RMSNorm, UnscaledRMSNorm
 from engine.layers.position import PositionScaling
 from engine.layers.rope import Rope
 
@@ -111,3 +112,50 @@ class SelfAttention(ResidualBranch):
     def options(self) -> AttentionOptions:
         """Scale, softcap and sinks of the scores."""
         return self._options
+
+
+class NormedAttention(SelfAttention):
+    """Self-attention whose queries, keys and values are normed by head, values without weights.
+
+    keys_are_values: values are the keys before norm and rotation
+    """
+
+    def __init__(
+        self, layer: int, sizes: HeadSizes, rope: Rope, eps: float, *, bias: bool, keys_are_values: bool = False
+    ) -> None:
+        norms = RMSNorm(sizes.head_dim, eps), RMSNorm(sizes.head_dim, eps)
+        super().__init__(layer, sizes, rope, bias=bias, output_bias=bias, q_norm=norms[0], k_norm=norms[1])
+        self.v_norm = UnscaledRMSNorm(sizes.head_dim, eps)
+        if keys_are_values:
+            del self.v_proj
+            self._projections = FusedProjections(self.q_proj, self.k_proj)
+
+    def heads(self, x: mx.array, norm: Norm | None) -> tuple[mx.array, mx.array, mx.array]:
+        """Queries (rows, length, num_heads * head_dim), keys and values (..., num_kv_heads * head_dim), not rotated."""
+        queries, keys, *rest = self._projections.project(x, norm)
+        values = rest[0] if rest else keys
+        return self._by_head(self.q_norm, queries), self._by_head(self.k_norm, keys), self._by_head(self.v_norm, values)
+
+
+class ReadingAttention(SelfAttention):
+    """Attention that has queries alone, and attends to the keys and values of an earlier layer.
+
+    layer: the number of that layer
+    """
+
+    def __init__(self, layer: int, sizes: HeadSizes, rope: Rope, eps: float, *, bias: bool) -> None:
+        norm = RMSNorm(sizes.head_dim, eps)
+        super().__init__(layer, sizes, rope, bias=bias, output_bias=bias, q_norm=norm, k_norm=norm)
+        del self.k_proj, self.v_proj, self.k_norm
+        self._projections = FusedProjections(self.q_proj)
+
+    def attended(self, x: mx.array, batch: Batch, norm: Norm | None = None) -> mx.array:
+        """The heads' results for norm(x), side by side: (rows, length, num_heads * head_dim)."""
+        assert self._rope is not None  # it is always given
+        (queries,) = self._projections.project(x, norm)
+        queries = self._by_head(self.q_norm, queries)
+        rotation = self._rope.rotation(batch.planned_lengths)
+        if rotation is None:
+            queries = self._rotated(queries, batch)
+        head_dim = self._sizes.head_dim
+        return batch.attend_stored(self._layer, queries, self.options, head_dim=head_dim, rotation=rotation)

@@ -35,16 +35,19 @@ class Decoder(Module):
     ) -> None:
         self.embed_tokens = embedding
         self._embedding_scale = embedding_scale
-        self.layers = list(layers)
+        self.layers: list[Callable[..., mx.array]] = list(layers)
         self.norm = norm
 
     def __call__(self, ids: mx.array, batch: Batch) -> mx.array:
-        x = self.embed_tokens(ids)
-        if self._embedding_scale != 1.0:
-            x = x * mx.array(self._embedding_scale, x.dtype)
+        x = self.embedded(ids)
         for layer in self.layers:
             x = layer(x, batch)
         return self.norm(x)
+
+    def embedded(self, ids: mx.array) -> mx.array:
+        """Token vectors: (rows, length, hidden_size)."""
+        x = self.embed_tokens(ids)
+        return x if self._embedding_scale == 1.0 else x * mx.array(self._embedding_scale, x.dtype)
 
 
 class CausalLM(Architecture):

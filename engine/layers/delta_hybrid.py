@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from engine.attention.batch import Batch
+from engine.cache.spec import index_in_kind
 from engine.config import RopeSpec
 from engine.layers.attention import HeadSizes
 from engine.layers.causal import CausalLM, Pointwise
 from engine.layers.delta import DeltaSizes, FusedGatedDeltaNet, GatedDeltaNet
 from engine.layers.gated_attention import GatedAttention
-from engine.layers.hybrid import index_in_kind
 from engine.layers.linear import add_branch
 from engine.layers.module import Module
 from engine.layers.norm import RMSNorm, UnitOffsetRMSNorm

@@ -56,6 +56,17 @@ class GatedExperts(Module):
         return activate(self._native, self._activation, gate, up)
 
 
+class WeightedExperts(Module):
+    """The weighted sum of the chosen experts' outputs."""
+
+    def __init__(self, num_experts: int, hidden_size: int, inner_size: int, activation: str) -> None:
+        self.switch_glu = GatedExperts(num_experts, hidden_size, inner_size, activation)
+
+    def __call__(self, tokens: mx.array, experts: mx.array, weights: mx.array) -> mx.array:
+        """tokens: (tokens, hidden_size); experts, weights: (tokens, num_chosen); returns the shape of tokens."""
+        return mx.sum(self.switch_glu(tokens, experts) * weights[..., None], axis=1)
+
+
 def choose_experts(router_logits: mx.array, num_chosen: int, *, renormalise: bool) -> tuple[mx.array, mx.array]:
     """The most likely experts of each token and their weights, by a softmax over all experts.
 

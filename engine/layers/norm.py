@@ -46,6 +46,24 @@ class UnitOffsetRMSNorm(RMSNorm):
         return self._factors
 
 
+class UnscaledRMSNorm(RMSNorm):
+    """RMSNorm without a weight."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        self._ones = mx.ones((size,))
+        self._eps = eps
+
+    def prepare(self, device: Device) -> None:
+        """Learn the device's kernels and its precision."""
+        super().prepare(device)
+        self._ones = device.in_precision(self._ones)
+
+    @property
+    def factors(self) -> mx.array:
+        """Factors of the normalised vector, all of them 1: (size,)."""
+        return self._ones
+
+
 class LayerNorm(Module):
     """Layer norm (Ba et al. 2016, arXiv:1607.06450).
 

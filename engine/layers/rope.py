@@ -68,8 +68,9 @@ class Rope:
 
 def _periods(spec: RopeSpec, length: int) -> list[float]:
     plain = [spec.base ** (2 * i / spec.dims) for i in range(spec.dims // 2)]
-    if spec.kind == "linear":
-        return [period * spec.factor for period in plain]
+    if spec.kind in ("linear", "proportional"):
+        turning = spec.turning_pairs if spec.kind == "proportional" else len(plain)
+        return [period * spec.factor if pair < turning else math.inf for pair, period in enumerate(plain)]
     if spec.kind == "dynamic":
         return _dynamic_periods(spec, length)
     if spec.kind == "yarn":

@@ -6,7 +6,10 @@ from typing import Literal
 import mlx.core as mx
 
 from engine.device import Device
+from engine.layers.experts import choose_experts
 from engine.layers.linear import Linear
+from engine.layers.module import Module
+from engine.layers.norm import UnscaledRMSNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +74,20 @@ class Router(Linear):
         worst = mx.argpartition(best, routing.num_groups - routing.num_chosen_groups - 1, axis=-1)
         worst = worst[:, : routing.num_groups - routing.num_chosen_groups, None]
         return mx.put_along_axis(by_group, worst, mx.array(-mx.inf), axis=1).reshape(merits.shape)
+
+
+class ScaledRouter(Module):
+    """Choose experts by normed and scaled tokens; every expert's weight has a factor (Gemma 4)."""
+
+    def __init__(self, hidden_size: int, num_experts: int, num_chosen: int, eps: float) -> None:
+        self.norm = UnscaledRMSNorm(hidden_size, eps)
+        self.proj = Linear(hidden_size, num_experts)
+        self.scale = mx.ones((hidden_size,))
+        self.per_expert_scale = mx.ones((num_experts,))
+        self._num_chosen = num_chosen
+
+    def __call__(self, tokens: mx.array) -> tuple[mx.array, mx.array]:
+        """tokens: (tokens, hidden_size); returns expert numbers and weights, both (tokens, num_chosen)."""
+        scaled = self.norm(tokens) * self.scale * tokens.shape[-1] ** -0.5
+        experts, weights = choose_experts(self.proj(scaled), self._num_chosen, renormalise=True)
+        return experts, weights * self.per_expert_scale[experts]

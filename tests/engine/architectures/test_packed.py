@@ -29,17 +29,20 @@ FIXTURES = Path(__file__).parent / "fixtures"
 TOLERANCE = 1e-4
 WITHIN_HEADS = (
     *("head_dim", "d_kv", "query_pre_attn_scalar"),
-    *("q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
+    *("global_head_dim", "laurel_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
 )
 WIDTHS = (
     *("hidden_size", "intermediate_size", "moe_intermediate_size", "dim", "hidden_dim", "n_embd", "n_inner"),
     *("d_model", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "kv_lora_rank", *WITHIN_HEADS),
-    *("prefix_dense_intermediate_size", "intermediate_size_mlp"),
+    *("prefix_dense_intermediate_size", "intermediate_size_mlp", "hidden_size_per_layer_input"),
     *("block_ff_dim", "shared_expert_intermediate_size", "linear_key_head_dim", "linear_value_head_dim"),
 )
 # Axes that count tokens, places, experts, heads, labels or kinds of text: they keep their length.
 COUNTS = (
-    (r"(embed_tokens|shared|wte|embed_in|embed_out|lm_head|words?_embeddings|tok_embeddings)\.weight", {0}),
+    (
+        r"(embed_tokens(_per_layer)?|shared|wte|embed_in|embed_out|lm_head|words?_embeddings|tok_embeddings)\.weight",
+        {0},
+    ),
     (r"(embed_positions|wpe|position_embeddings|token_type_embeddings)\.weight", {0}),
     (r"(lm_head|router|router\.layer|(block_sparse_moe|mlp|feed_forward)\.gate)\.(weight|bias)", {0}),
     (r"(^classifier|classifier\.out_proj)\.(weight|bias)", {0}),
@@ -47,6 +50,8 @@ COUNTS = (
     (r"(e_score_correction|expert)_bias$", {0, 1}),
     (r"act_fn\.", {0}),
     (r"relative_attention_bias|final_logits_bias", {0, 1}),
+    (r"altup\.(correction|prediction)_coefs\.weight$", {0, 1}),
+    (r"router\.proj\.weight$|per_expert_scale$|layer_scalar$", {0}),
     (r"conv1?d?\.weight$", {1, 2}),
     (r"in_proj_(a|b|ba)\.weight$|A_log$|dt_bias$|shared_expert_gate\.weight$", {0}),
 )
@@ -60,6 +65,7 @@ MODES: dict[str, tuple[dict[str, Any], float]] = {
 }
 # Gated DeltaNet reads its memory through a norm, which makes what is left of a rounded key as long as the key was.
 MORE_SENSITIVE = {"qwen3_5_text": 2.6, "qwen3_5_moe_text": 2.6, "qwen3_next": 2.6, "lfm2": 1.1, "qwen2_moe": 1.4}
+UNSCALED = ("gemma3n_text", "gemma4_text")  # their norms of keys hold the scale of scores
 # The kernels round activations to 15 bits; relative RMS.
 KERNELS_TOLERANCE = 5e-4
 MIXTURE = [MODES["int8"][0], None, MODES["mxfp4"][0], MODES["int4"][0], {"bits": 6, "group_size": 64, "mode": "affine"}]
@@ -97,6 +103,8 @@ def factor(config: dict[str, Any]) -> int:
 def widened(config: dict[str, Any], times: int) -> dict[str, Any]:
     """The same model with wider layers; frequencies of longer heads repeat."""
     wide = config | {key: config[key] * times for key in WIDTHS if isinstance(config.get(key), int)}
+    if isinstance(config.get("intermediate_size"), list):
+        wide["intermediate_size"] = [size * times for size in config["intermediate_size"]]
     for key in ("rope_parameters", "rope_scaling"):
         if isinstance(wide.get(key), dict):
             wide[key] = {k: v * times if isinstance(v, list) else v for k, v in wide[key].items()}
@@ -112,7 +120,7 @@ def draw(name: str, shape: tuple[int, ...], times: int) -> mx.array:
     wide = [length if axis in counted else length * times for axis, length in enumerate(shape)]
     noise = mx.random.normal(wide)
     if len(shape) == 1:
-        return noise * 0.1 + (1.0 if name.endswith("weight") else 0.0)
+        return noise * 0.1 + (1.0 if name.endswith(("weight", "layer_scalar")) else 0.0)
     if "bias" in name:
         return noise
     narrower = 0.35 if name.endswith("Attention.q.weight") else 1.0  # T5 does not scale its scores
@@ -134,9 +142,27 @@ def in_mlx_s_layout(config: dict[str, Any], weights: Arrays) -> Arrays:
         return parted(weights)
     if model_type in ("deepseek_v3", "kimi_k2", "glm4_moe_lite"):
         weights = with_parted_expansions(weights, config)
+    if model_type == "gemma4_text":
+        return with_parted_experts(weights)
     if model_type == "granitemoe":
         weights = with_parted_gates(weights)
     return stacked(weights)
+
+
+def with_parted_experts(weights: Arrays) -> Arrays:
+    """Gemma 4: experts under a module of their own, gate and up apart."""
+    result: Arrays = {}
+    for name, array in weights.items():
+        if name.endswith(".experts.gate_up_proj"):
+            parts = zip(("gate_proj", "up_proj"), mx.split(array, 2, axis=1), strict=True)
+        elif name.endswith(".experts.down_proj"):
+            parts = iter([("down_proj", array)])
+        else:
+            parts = iter([])
+            result[name] = array
+        prefix = name.rpartition(".")[0]
+        result |= {f"{prefix}.switch_glu.{part}.weight": mx.contiguous(each) for part, each in parts}
+    return result
 
 
 def with_parted_gates(weights: Arrays) -> Arrays:
@@ -260,6 +286,8 @@ class Case:
         mx.random.seed(1)
         narrow = mx.load(str(fixture / "model.safetensors"))
         weights = {name: draw(name, narrow[name].shape, times) for name in sorted(narrow)}
+        if self.config["model_type"] in UNSCALED:
+            weights |= {name: array * 0.2 for name, array in weights.items() if name.endswith("k_norm.weight")}
         self.weights = in_mlx_s_layout(self.config, weights)
         self.published = weights
         inputs = mx.load(str(fixture / "fixture.safetensors"))

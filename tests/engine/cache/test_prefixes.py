@@ -116,7 +116,9 @@ def answers(engine: Engine, prompts, **given) -> tuple[dict[str, list[int]], dic
     return found, cached
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt-oss", "mistral"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma3", "gpt-oss", "mistral", "gemma3n-text", "gemma4-text", "gemma4-moe"]
+)
 def test_answers_are_the_same_with_the_store_as_without(long_model, family):
     path, prompts = long_model(family), conversations(60)
     without, _ = answers(Engine(path, EngineSettings(prefix_bytes=0)), prompts)
