@@ -94,6 +94,10 @@ class Options:
     max_queue: Annotated[
         int, Option("Requests per model that may run or wait; further requests are turned away.", least=1)
     ] = 1024
+    trust_priorities: Annotated[
+        bool,
+        Option("Serve requests of a negative priority before the others. Without it, requests can only step back."),
+    ] = False
     max_rows: Annotated[
         int, Option("Sequences that are generated at once in one batch; the others wait.", least=1, most=256)
     ] = 16

@@ -14,6 +14,10 @@ from server.http.dialects import anthropic_error, speaks_anthropic
 # A reader that takes less than this in one period counts as stalled.
 MIN_DRAINED_BYTES = 4096
 
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# The first write brings the reset of a client that has left, the second one meets it.
+_PROBE_SECONDS, _LATER_PROBE_SECONDS = 0.05, 1.0
+
 _LATE = ErrorRow(408, "invalid_request_error", "request_timeout")
 _NOT_HTTP = ErrorRow(400, "invalid_request_error", None)
 
@@ -21,8 +25,10 @@ _NOT_HTTP = ErrorRow(400, "invalid_request_error", None)
 class PatientProtocol(H11Protocol):
     """uvicorn's protocol with two clocks, which it lacks.
 
-    A request must arrive whole within `read_timeout_seconds` of its first byte (of the connection, for the first one).
-    An answer that does not flow for `stalled_reader_seconds` ends the connection, which cancels its work.
+    A request must arrive whole within `read_timeout_seconds` of its first byte (of the connection, for the first one;
+    of the answer before, for one that was sent along with others). An answer that does not flow for
+    `stalled_reader_seconds` ends the connection, which cancels its work. A client that says that it sends no more still
+    gets its answer.
     """
 
     read_timeout_seconds: float
@@ -32,6 +38,7 @@ class PatientProtocol(H11Protocol):
         super().__init__(*args, **kwargs)
         self._read_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._probe_timer: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
@@ -41,14 +48,42 @@ class PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_read_timer()
         self._stop_write_timer()
+        self._stop_probe_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._read_timer is None and self.conn.their_state is h11.IDLE:
-            self._read_timer = self.loop.call_later(self.read_timeout_seconds, self._end_late_sender)
         super().data_received(data)
-        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+        self._watch_sender()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch_sender()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn never leaves it open
+        """Leave the connection open for the answer to a whole request. Who ends later, in an answer, has left."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_started or cycle.more_body:
+            return False
+        cycle.keep_alive = False
+        self._probe(_PROBE_SECONDS)
+        return True
+
+    def _watch_sender(self) -> None:
+        """Have the clock run while a request has begun and is not whole."""
+        state = self.conn.their_state
+        if not (state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0])):
             self._stop_read_timer()
+        elif self._read_timer is None and not self.transport.is_closing():
+            self._read_timer = self.loop.call_later(self.read_timeout_seconds, self._end_late_sender)
+
+    def _probe(self, pause_seconds: float) -> None:
+        """Find out whether the client is still there: one that has left answers a write with a reset.
+
+        Before an answer, HTTP allows such lines, and clients pass over them; the answer itself tells later.
+        """
+        if self.cycle is not None and not self.cycle.response_started and not self.transport.is_closing():
+            self.transport.write(_CONTINUE)
+            self._probe_timer = self.loop.call_later(pause_seconds, self._probe, _LATER_PROBE_SECONDS)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -70,7 +105,8 @@ class PatientProtocol(H11Protocol):
 
     def _end_late_sender(self) -> None:
         """Answer 408 where no answer to this request has begun, and close."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        is_answered = self.conn.their_state is h11.SEND_BODY and self.cycle is not None and self.cycle.response_started
+        if not is_answered:
             message = f"The request did not arrive within {self.read_timeout_seconds:g} s."
             # Of a request whose headers have come, the path is known.
             path = self.scope["path"] if self.cycle is not None and not self.cycle.response_complete else ""
@@ -86,6 +122,11 @@ class PatientProtocol(H11Protocol):
         if self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
+
+    def _stop_probe_timer(self) -> None:
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+            self._probe_timer = None
 
     def _stop_write_timer(self) -> None:
         if self._write_timer is not None:

@@ -1,6 +1,8 @@
 """uvicorn, made to drain: at the first signal running answers finish, at the second everything ends."""
 
+import asyncio
 import gc
+import signal
 from collections.abc import Callable
 from socket import socket
 from time import monotonic
@@ -30,6 +32,9 @@ class Listener(uvicorn.Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
+        # A terminal that is closed; whoever starts the server with nohup has it ignored.
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.handle_exit, signal.SIGHUP, None)
         calm_collector()
         self._on_open()
 

@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, get_type_hints
 from urllib.parse import urlsplit
@@ -33,6 +34,8 @@ _ORIGIN = ErrorRow(403, "invalid_request_error", "origin_not_allowed")
 _KEY = ErrorRow(401, "authentication_error", "invalid_api_key", {"www-authenticate": "Bearer"})
 _TOO_LARGE = ErrorRow(413, "invalid_request_error", "request_too_large", {"connection": "close"})
 
+# What the library takes for a name: it reads [::1].evil.com as ::1.
+_NETLOC = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@\s]*)(:[0-9]*)?")
 _EXPOSED = "x-request-id, request-id, retry-after"
 _METHODS = "GET, POST, DELETE, OPTIONS, HEAD"
 _MAX_MIRRORED_CHARACTERS = 4096
@@ -141,6 +144,8 @@ class BodyLimit:
             await self._app(scope, self._counting(receive), send)
         except _BodyTooLarge:
             await self._refuse(scope, receive, send)
+        except _LeftWhileSending:
+            return  # nobody reads an answer; the log tells of it
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = f"The body is larger than the {self._max_bytes} bytes this server accepts."
@@ -148,10 +153,14 @@ class BodyLimit:
 
     def _counting(self, receive: Receive) -> Receive:
         received_bytes = 0
+        is_whole = False
 
         async def counted() -> Message:
-            nonlocal received_bytes
+            nonlocal received_bytes, is_whole
             message = await receive()
+            if message["type"] == "http.disconnect" and not is_whole:
+                raise _LeftWhileSending
+            is_whole = not message.get("more_body", False)
             received_bytes += len(message.get("body", b""))
             if received_bytes > self._max_bytes:
                 raise _BodyTooLarge
@@ -162,6 +171,10 @@ class BodyLimit:
 
 class _BodyTooLarge(BaseException):
     """Passes through a framework that turns every Exception of a body into its own answer."""
+
+
+class _LeftWhileSending(BaseException):
+    """The client has closed its connection before its request was whole. Passes through the framework as above."""
 
 
 def _preflight(origin: str, headers: Headers) -> Response:
@@ -198,6 +211,8 @@ def _hostname(url: str) -> str | None:
         parts = urlsplit(url)
         _ = parts.port  # raises when it is not a number
     except ValueError:
+        return None
+    if _NETLOC.fullmatch(parts.netloc) is None:
         return None
     plain = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
     return parts.hostname if plain else None

@@ -244,6 +244,7 @@ def main(arguments: list[str]) -> int:
     # A terminal's Ctrl-C and a service manager's SIGTERM reach the whole group; the parent decides when answers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     descriptor, path, settings = arguments
     link = Link(socket.socket(fileno=int(descriptor)))
     inbox, heartbeats = Inbox(link), Heartbeats(link)

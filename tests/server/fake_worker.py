@@ -203,6 +203,7 @@ def load(path: Path, worker: Worker) -> None:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     worker = Worker(socket.socket(fileno=int(sys.argv[1])))
     threading.Thread(target=worker.read_for_ever, daemon=True).start()
     threading.Thread(target=worker.beat_for_ever, daemon=True).start()

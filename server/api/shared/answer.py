@@ -4,6 +4,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
@@ -143,6 +144,8 @@ def _generation(request: Request, model: ServedModel, plan: GenerationPlan, repl
     request.state.record["generation"] = reply.reply_id
     metrics: Metrics = request.app.state.metrics
     stopwatch = Stopwatch(metrics.of(model.name), request.state.started, model.prefill_rate)
+    if not request.app.state.settings.trust_priorities:
+        plan = replace(plan, priority=max(plan.priority, 0))
     return Generation(reply.reply_id, model, plan, stopwatch)
 
 

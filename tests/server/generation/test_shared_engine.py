@@ -22,7 +22,7 @@ def model(spelled_model):
 
 @pytest.fixture(scope="module")
 def server(launch, model):
-    return launch([REAL, "llama", model], max_rows=1)
+    return launch([REAL, "llama", model], max_rows=1, trust_priorities=True)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,10 @@ def ask(client, route: str, ids: list[int], **given) -> httpx.Response:
     return response
 
 
-def value(client, name: str) -> float:
-    """The sample of that name on /metrics."""
-    lines = client.get("/metrics").text.splitlines()
+def value(asked, name: str) -> float:
+    """The sample of that name on /metrics, asked of a client or a server."""
+    text = asked.get("/metrics").text if isinstance(asked, httpx.Client) else httpx.get(f"{asked.url}/metrics").text
+    lines = text.splitlines()
     return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{"))
 
 
@@ -125,7 +126,9 @@ def test_metrics_tell_of_hits_and_of_bytes(client, server):
     assert 0 <= value(client, "vllm:kv_cache_usage_perc") < 1
 
 
-def test_the_lower_priority_comes_first(client, server):
+def order_of(server, **priorities: int) -> list[str]:
+    """The order in which requests of these priorities are answered that have waited together."""
+
     def post(name: str, priority: int) -> None:
         route = "/v1/chat/completions" if priority < 0 else "/v1/completions"
         with server.client(headers={"x-request-id": name}) as own:
@@ -133,19 +136,27 @@ def test_the_lower_priority_comes_first(client, server):
 
     blocker = {"prompt": words(81), "max_tokens": -1, "ignore_eos": True, "stream": True}
     threads = []
-    with client.stream("POST", "/v1/completions", json=blocker) as response:
+    with server.client() as client, client.stream("POST", "/v1/completions", json=blocker) as response:
         lines = response.iter_lines()  # held: the stream would end with it
         next(lines)
-        for name, priority in (("usual", 0), ("later", 7), ("sooner", -7)):
+        for waiting, (name, priority) in enumerate(priorities.items(), 1):
             threads.append(threading.Thread(target=post, args=(name, priority)))
             threads[-1].start()
-        server.wait_for(lambda: value(client, "vllm:num_requests_waiting") == 3)
+            server.wait_for(lambda waiting=waiting: value(server, "vllm:num_requests_waiting") == waiting)
     for thread in threads:
         thread.join()
-    finished = re.findall(
-        r" (sooner|usual|later) POST .* 200 ", server.wait_for(lambda: log_with(server, "later POST"))
-    )
-    assert finished == ["sooner", "usual", "later"]
+    last = list(priorities)[-1]
+    server.wait_for(lambda: all(re.search(rf" {name} POST .* 200 ", server.log) for name in (*priorities, last)))
+    return re.findall(rf" ({'|'.join(priorities)}) POST .* 200 ", server.log)
+
+
+def test_the_lower_priority_comes_first_where_clients_are_trusted(server):
+    assert order_of(server, usual=0, later=7, sooner=-7) == ["sooner", "usual", "later"]
+
+
+def test_others_can_only_step_back(launch, model):
+    server = launch([REAL, "llama", model], max_rows=1)
+    assert order_of(server, later=7, usual=0, sooner=-7) == ["usual", "sooner", "later"]
 
 
 @pytest.mark.parametrize("priority", [101, -101, 0.5, "high", True])

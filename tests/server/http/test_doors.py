@@ -15,11 +15,20 @@ FOREIGN_HOSTS = [
     "localhost/health?x=",
     "127.0.0.2.nip.io",
     "[::2]",
+    "[::1].evil.com",
+    "[::1]evil.com:80",
     "localhost:port",
     EVERYWHERE,
 ]
 LOCAL_HOSTS = ["localhost", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:8080", "[::1]:8080", "host.docker.internal:8080"]
-FOREIGN_ORIGINS = ["https://evil.com", "http://localhost.evil.com", "null", "http://localhost@evil.com", "file://x"]
+FOREIGN_ORIGINS = [
+    "https://evil.com",
+    "http://localhost.evil.com",
+    "null",
+    "http://[::1].evil.com",
+    "http://localhost@evil.com",
+    "file://x",
+]
 LOCAL_ORIGINS = ["http://localhost:3000", "https://localhost", "http://127.0.0.1:8080", "http://[::1]:5173"]
 
 

@@ -145,7 +145,7 @@ def test_the_second_model_is_loaded_when_it_is_first_asked_for(start_fake):
     assert len(psutil.Process(server.process.pid).children()) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_lets_running_answers_finish_and_turns_new_ones_away(start_fake, number):
     server = start_fake()
     worker = server.worker()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import time
 
@@ -176,3 +177,51 @@ def test_an_answer_arrives_without_delay(client):
     for _ in range(20):
         client.post("/v1/completions", json={"prompt": "x", "max_tokens": 1})
     assert time.monotonic() - started < 0.6  # Nagle's algorithm would cost 40 ms each
+
+
+def whole_answer(connection: socket.socket) -> bytes:
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_sends_no_more_still_gets_its_answer(fake, stream):
+    body = fake.script(say="an answer", first_seconds=0.3) | {"stream": stream}
+    with fake.connect() as connection:
+        connection.sendall(request_bytes(body))
+        connection.shutdown(socket.SHUT_WR)
+        answer = whole_answer(connection)
+    lines = [line for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+    assert set(lines[:-1]) <= {b"HTTP/1.1 100 Continue"}
+    assert lines[-1] == b"HTTP/1.1 200 OK"
+    assert answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n") if stream else b'"an answer"' in answer
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/models/x/load"])
+def test_a_client_that_leaves_while_it_sends_is_one_line(start_fake, path):
+    server = start_fake()
+    with server.connect() as connection:
+        connection.sendall(request_bytes({"prompt": "x" * 1000}, path)[:-500])
+        server.say(say="the server has read it")
+    server.wait_for(lambda: f"POST {path} 499 " in server.log)
+    lines = server.log.splitlines()
+    assert len([line for line in lines if path in line and "200" not in line.split()[-5:]]) >= 1
+    assert not [line for line in lines if "Traceback" in line or "ERROR" in line]
+
+
+@pytest.mark.parametrize(
+    "begun", [b"POST /v1/completions HTTP/1.1\r\nHost: loc", request_bytes({"prompt": "x" * 99})[:-9]]
+)
+def test_a_request_that_is_sent_along_with_another_has_its_own_clock(start_fake, begun):
+    server = start_fake(read_timeout_seconds=0.5)
+    with server.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" + begun)
+        answer = whole_answer(connection)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"408"]
+
+
+def test_a_body_that_is_refused_before_it_has_come_gets_one_answer(start_fake):
+    server = start_fake(read_timeout_seconds=0.5, max_body_bytes=1024)
+    with server.connect() as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n{")
+        answer = whole_answer(connection)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"413"]
