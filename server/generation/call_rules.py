@@ -12,9 +12,11 @@ from server.wire.tools import Tool
 
 _PARAM = "tools"
 _MOST_CALLS = 16
-_GAP = re.compile(r"\$(name|arguments|parameters|key|value)")
+_GAP = re.compile(r"\$(name|arguments|parameters|key|value|type)")
 # With one of these, other properties may be declared elsewhere.
 _OPEN_KEYS = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties", "unevaluatedProperties")
+# Types of JSON schemas that JSON itself does not tell apart.
+_TYPE_NAMES = {"integer": "number"}
 Gaps = Mapping[str, str]
 
 
@@ -32,7 +34,7 @@ class CallRules:
     ) -> None:
         self.rules: list[str] = []
         self._special = special
-        self._marks = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+        self._marks = spellings(special)
         wholes = [self._whole(number, shape, tools, only_one=only_one) for number, shape in enumerate(shapes)]
         self.rules.append(f"calls: {' | '.join(wholes)}")
         if sum(map(len, self.rules)) > 2 * MAX_SCHEMA_CHARACTERS:
@@ -40,14 +42,7 @@ class CallRules:
 
     def literal(self, text: str) -> str:
         """Exactly this text, in which special tokens are themselves; nothing for an empty one."""
-        parts, place = [], 0
-        for found in self._marks.finditer(text):
-            parts += [text[place : found.start()], found[0]]
-            place = found.end()
-        parts.append(text[place:])
-        return " ".join(
-            f"<[{self._special[part]}]>" if part in self._special else quoted(part, _PARAM) for part in parts if part
-        )
+        return literal(text, self._special, self._marks)
 
     def _whole(self, number: int, shape: CallShape, tools: Sequence[Tool], *, only_one: bool) -> str:
         names = [self._call(f"call_{number}_{index}", shape, tool) for index, tool in enumerate(tools)]
@@ -88,7 +83,9 @@ class CallRules:
         own = schema if isinstance(schema, dict) else {}
         if own.get("type") != "string":
             value = json_rule(schema, _PARAM, strict=strict)
-            return self._filled(shape.parameter, {"key": self.literal(key), "value": value})
+            kind = str(own.get("type", "object"))
+            gaps = {"key": self.literal(key), "value": value, "type": self.literal(_TYPE_NAMES.get(kind, kind))}
+            return self._filled(shape.parameter, gaps)
         choices = own.get("enum", [own["const"]] if "const" in own else None)
         if isinstance(choices, list) and choices and all(isinstance(each, str) for each in choices):
             value = "(" + " | ".join(quoted(each, _PARAM) for each in choices) + ")"
@@ -97,7 +94,7 @@ class CallRules:
         before, _, rest = shape.text_parameter.partition("$value")
         after = rest.partition(shape.text_end)[2]
         filled = self._filled(before, {"key": self.literal(key)})
-        return f"{filled} {self._text_up_to(shape.text_end)} {self.literal(after)}"
+        return f"{filled} {self._text_up_to(shape.text_end)} {self._filled(after, {'key': self.literal(key)})}"
 
     def _text_up_to(self, end: str) -> str:
         if not any(rule.startswith("text_up_to_end") for rule in self.rules):
@@ -110,6 +107,21 @@ class CallRules:
             parts += [self.literal(template[place : found.start()]), gaps[found[1]]]
             place = found.end()
         return " ".join(filter(None, [*parts, self.literal(template[place:])]))
+
+
+def spellings(special: Mapping[str, int]) -> re.Pattern[str]:
+    """A pattern of the spellings of special tokens, the longest first."""
+    return re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+
+
+def literal(text: str, special: Mapping[str, int], marks: re.Pattern[str]) -> str:
+    """The rule of exactly this text, in which special tokens are themselves; nothing for an empty one."""
+    parts, place = [], 0
+    for found in marks.finditer(text):
+        parts += [text[place : found.start()], found[0]]
+        place = found.end()
+    parts.append(text[place:])
+    return " ".join(f"<[{special[part]}]>" if part in special else quoted(part, _PARAM) for part in parts if part)
 
 
 def text_up_to(rule: str, end: str, special: Mapping[str, int], limit: int | None = None) -> list[str]:

@@ -144,7 +144,7 @@ class Continuation:
     def _delta(self, text: str, finish_reason: FinishReason | None, *, num_tokens: int) -> Delta | None:
         matched = self._stops.matched
         reason: FinishReason | None = finish_reason if matched is None else "stop"
-        pieces, is_enough = self._within_calls(self._parse(text, num_tokens, last=reason is not None))
+        pieces, is_enough = self._within_calls(self._parse(text, num_tokens, reason))
         reason = "stop" if is_enough else reason
         tokens = self._release(pieces, everything=reason is not None and matched is None)
         prompt = self._take_prompt() if num_tokens or reason else ()
@@ -158,7 +158,7 @@ class Continuation:
         prompt, self._prompt = self._prompt, []
         return tuple(prompt)
 
-    def _parse(self, text: str, num_tokens: int, *, last: bool) -> list[Piece]:
+    def _parse(self, text: str, num_tokens: int, reason: FinishReason | None) -> list[Piece]:
         if self._parser is None:
             start, self._num_emitted = self._num_emitted, self._num_emitted + len(text)
             return [Piece("content", text, start)] if text else []
@@ -166,7 +166,7 @@ class Continuation:
         pieces = self._parser.push(text)
         if was_reasoning or self._parser.is_reasoning:
             self.num_reasoning_tokens += num_tokens
-        return pieces + self._parser.finish() if last else pieces
+        return pieces + self._parser.finish(is_cut=reason == "length") if reason else pieces
 
     def _within_calls(self, pieces: list[Piece]) -> tuple[tuple[Piece, ...], bool]:
         """The pieces up to the first call that is one too many, and whether there was one."""

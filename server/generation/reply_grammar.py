@@ -7,7 +7,7 @@ from typing import Literal
 
 from engine.sampling.params import Grammar
 from server.errors import UnsupportedParameter
-from server.generation.call_rules import CallRules, has_tokens, text_up_to
+from server.generation.call_rules import CallRules, has_tokens, literal, spellings, text_up_to
 from server.generation.structure import Structure, quoted
 from server.models.text import ModelText
 from server.parsing.call_shapes import HARMONY
@@ -98,7 +98,7 @@ def _before(text: ModelText, constraints: ReplyConstraints, special: Mapping[str
         return "", []
     if constraints.thinking_budget is not None and marks.end not in special:
         raise UnsupportedParameter(_BUDGET, f"this model has no token for {marks.end}, which ends its reasoning")
-    whole = f"thinking {_BETWEEN}"
+    whole = f"thinking {_BETWEEN} {literal(marks.then, special, spellings(special))}"
     if constraints.thinking == "possible":
         whole = f"({_mark(marks.begin, special)} {whole})?"
     return whole, text_up_to("thinking", marks.end, special, constraints.thinking_budget)

@@ -1,10 +1,10 @@
 """How model families write calls, as texts with gaps: what a grammar lets a model write that has to call. Data only.
 
 Gaps are `$name` and, for arguments as one JSON object, `$arguments`; for arguments one by one `$parameters`, each of
-which is `parameter` with `$key` and `$value`.
+which is `parameter` with `$key`, `$value` and perhaps `$type`, the JSON type.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ DEEPSEEK_DSML = CallShape(
     text_parameter='<｜DSML｜parameter name="$key" string="true">$value</｜DSML｜parameter>\n',
     text_end="</｜DSML｜parameter>",
 )
+DEEPSEEK_V4 = replace(DEEPSEEK_DSML, begin="<｜DSML｜tool_calls>\n", end="</｜DSML｜tool_calls>")
 DEEPSEEK = CallShape(
     "<｜tool▁calls▁begin｜>",
     "<｜tool▁call▁begin｜>$name<｜tool▁sep｜>$arguments<｜tool▁call▁end｜>",
@@ -69,6 +70,38 @@ MINIMAX = CallShape(
     text_parameter='<parameter name="$key">$value</parameter>\n',
     text_end="</parameter>",
 )
+_NAMESPACE = "]<]minimax[>["
+MINIMAX_M3 = CallShape(
+    f"{_NAMESPACE}<tool_call>\n",
+    f'{_NAMESPACE}<invoke name="$name">$parameters{_NAMESPACE}</invoke>\n',
+    "",
+    f"{_NAMESPACE}</tool_call>",
+    parameter=f"{_NAMESPACE}<$key>$value{_NAMESPACE}</$key>",
+    text_parameter=f"{_NAMESPACE}<$key>$value{_NAMESPACE}</$key>",
+    text_end=_NAMESPACE,
+)
+HUNYUAN_TAGS = tuple(
+    f"{slash}{each}" for each in ("tool_call", "tool_sep", "arg_key", "arg_value") for slash in ("", "/")
+)
+HUNYUAN = CallShape(
+    "<tool_calls:opensource>\n",
+    "<tool_call:opensource>$name<tool_sep:opensource>\n$parameters</tool_call:opensource>\n",
+    "",
+    "</tool_calls:opensource>",
+    parameter="<arg_key:opensource>$key</arg_key:opensource>\n<arg_value:opensource>$value</arg_value:opensource>\n",
+    text_parameter="<arg_key:opensource>$key</arg_key:opensource>\n"
+    "<arg_value:opensource>$value</arg_value:opensource>\n",
+    text_end="</arg_value:opensource>",
+)
+KIMI_K3 = CallShape(
+    "<|open|>tools<|sep|>",
+    '<|open|>call tool="$name" index="1"<|sep|>$parameters<|close|>call<|sep|>',
+    "",
+    "<|close|>tools<|sep|>",
+    parameter='<|open|>argument key="$key" type="$type"<|sep|>$value<|close|>argument<|sep|>',
+    text_parameter='<|open|>argument key="$key" type="string"<|sep|>$value<|close|>argument<|sep|>',
+    text_end="<|close|>",
+)
 GLM = CallShape(
     "<tool_call>",
     "$name\n$parameters",
@@ -86,6 +119,23 @@ QWEN_CODER = CallShape(
     parameter="<parameter=$key>\n$value\n</parameter>\n",
     text_parameter="<parameter=$key>\n$value\n</parameter>\n",
     text_end="</parameter>",
+)
+SEED = replace(
+    QWEN_CODER,
+    begin="<seed:tool_call>\n",
+    between="\n</seed:tool_call>\n<seed:tool_call>\n",
+    end="\n</seed:tool_call>",
+    parameter="<parameter=$key>$value</parameter>\n",
+    text_parameter="<parameter=$key>$value</parameter>\n",
+)
+MINICPM = CallShape(
+    "",
+    '<function name="$name">$parameters</function>',
+    "\n",
+    "",
+    parameter='<param name="$key">$value</param>',
+    text_parameter='<param name="$key"><![CDATA[$value]]></param>',
+    text_end="]]>",
 )
 GEMMA = CallShape(
     "<|tool_call>",
@@ -122,5 +172,29 @@ LIQUID = CallShape("<|tool_call_start|>[", _OBJECT, ", ", "]<|tool_call_end|>")
 OLMO = CallShape("<function_calls>", _OBJECT, "\n", "</function_calls>")
 PHI = CallShape("<|tool_call|>[", _OBJECT, ", ", "]<|/tool_call|>")
 GRANITE = CallShape("<|tool_call|>[", _OBJECT, ", ", "]")
+SOLAR = CallShape(
+    "<|tool_calls|>",
+    "<|tool_call:begin|>0<|tool_call:name|>$name<|tool_call:args|>$arguments<|tool_call:end|>",
+    "",
+    "<|calls|>",
+)
+APERTUS = CallShape("<|tools_prefix|>[", '{"$name": $arguments}', ", ", "]<|tools_suffix|>")
+GIGACHAT = CallShape("", f"<|message_sep|>\n\nfunction call<|role_sep|>\n{_OBJECT}", None, "")
+GIGACHAT_TOKEN = CallShape("", f"<|function_call|>{_OBJECT}", None, "")
+NEMOTRON = CallShape("<TOOLCALL>[", _OBJECT, ", ", "]</TOOLCALL>")
+APRIEL = CallShape("<tool_calls>[", _OBJECT, ", ", "]</tool_calls>")
+TOOL_CALLS = CallShape("<tool_calls>\n", _OBJECT, "\n", "\n</tool_calls>")
+FUNCTIONARY = CallShape("", "$name\n$arguments", ">>>", "")
+FUNCTOOLS = CallShape("functools[", _OBJECT, ", ", "]")
+MUSE = CallShape(
+    "",
+    ' to=$name<|message|><atem:function_calls>\n<atem:invoke name="$name">\n$parameters</atem:invoke>\n'
+    "</atem:function_calls>",
+    "<|eom|><|start|>assistant",
+    "",
+    parameter='<atem:parameter name="$key">$value</atem:parameter>\n',
+    text_parameter='<atem:parameter name="$key">$value</atem:parameter>\n',
+    text_end="</atem:parameter>",
+)
 LLAMA = CallShape("", '{"name": "$name", "parameters": $arguments}', None, "")
 HARMONY = CallShape("", "<|channel|>commentary to=functions.$name <|constrain|>json<|message|>$arguments", None, "")

@@ -14,10 +14,14 @@ class JsonCursor:
         self.in_string = False
         self._escaped = False
 
-    def feed(self, text: str, *, until_depth: int | None = None) -> int:
-        """Read the text, or up to the bracket that brings the depth down to `until_depth`; returns characters read."""
-        place = 0
-        while place < len(text):
+    def feed(self, text: str, start: int = 0, *, until_depth: int | None = None, until_string: bool = False) -> int:
+        """Read the text from `start` on, or up to the bracket that brings the depth down to `until_depth`.
+
+        until_string: or to where a string begins or ends
+        Returns where it has come to.
+        """
+        place, was_in_string = start, self.in_string
+        while place < len(text) and not (until_string and self.in_string != was_in_string):
             if self._escaped:
                 self._escaped = False
                 place += 1

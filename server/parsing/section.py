@@ -4,16 +4,18 @@ import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from server.parsing.argument_text import ArgumentText
+from server.parsing.argument_types import Schemas
 from server.parsing.json_calls import FIRST_KEYS
 from server.parsing.json_cursor import JsonCursor
 from server.parsing.piece import Piece, pieces_of
-from server.parsing.tagged_calls import Schemas
 
 if TYPE_CHECKING:
-    from server.parsing.formats import CallFormat
+    from server.parsing.call_format import CallFormat
 
 MAX_HEAD_CHARACTERS = 4096
 _FIRST = re.compile(r'[\s\]},;]*+(?:`{1,2}\Z|```[a-z_]*+\s*+)?[\s\[]*+(?:\{\s*+(?:"(?P<key>[a-z_]*+)(?P<end>"?))?)?')
+_BARE_NAME = re.compile(r'"(?:name|tool_name)"\s*+:\s*+"([^"\\]{1,256}+)')
 _NEXT = re.compile(r'[\s\]},;]*+(?:["`{\[]|\Z)')
 
 
@@ -30,7 +32,7 @@ class Section:
         self._kept: list[str] = []  # what follows when no head can come any more
         self._whole = JsonCursor()
         self._is_json: bool | None = None
-        self._arguments: JsonCursor | None = None
+        self._arguments: ArgumentText | None = None
         self.num_calls = 0
         self._is_lost = not style.heads
 
@@ -70,16 +72,31 @@ class Section:
         """The text that has not been given out."""
         return self._head + "".join(self._kept)
 
-    def close(self) -> tuple[list[Piece], str]:
-        """The rest: calls that could only be read as a whole, and text that is none."""
-        rest = self.rest
-        if self.num_calls and self._style.tail.fullmatch(rest):
-            return [], ""
+    def close(self, *, is_cut: bool = False) -> tuple[list[Piece], str]:
+        """The rest: calls that could only be read as a whole, and text that is none.
+
+        is_cut: the reply was cut off here; what had begun as a call is dropped
+        """
+        rest, held = self.rest, self._held()
+        if (self.num_calls and self._style.tail.fullmatch(rest)) or (is_cut and self._has_begun):
+            return held, ""
         for read in self._style.readers:
             calls = read(rest, self._schemas)
             if calls and all(self._is_known(call.name) for call in calls):
-                return pieces_of(calls), ""
-        return [], rest
+                return held + pieces_of(calls), ""
+        return held, rest
+
+    @property
+    def _has_begun(self) -> bool:
+        """True where a call is certain or, without a marker, its known name has begun."""
+        if self.num_calls or self._known is None:
+            return True
+        found = _BARE_NAME.search(self._head)
+        return found is not None and any(name.startswith(found[1]) for name in self._known)
+
+    def _held(self) -> list[Piece]:
+        text = self._arguments.finish() if self._arguments else ""
+        return [Piece("arguments", text)] if text else []
 
     def _look_for_head(self, text: str, pieces: list[Piece]) -> str:
         if self._is_lost:
@@ -94,17 +111,18 @@ class Section:
             self._is_lost = True
             return ""
         text, self._head = self._head[found.end() :], ""
-        self._arguments = JsonCursor()
+        self._arguments = ArgumentText()
         self.num_calls += 1
         pieces.append(Piece("call", found["name"].strip()))
         return text
 
     def _pass_arguments(self, text: str, pieces: list[Piece]) -> str:
         assert self._arguments is not None  # noqa: S101  # its caller looks
-        num_read = self._arguments.feed(text, until_depth=0)
-        if self._arguments.depth == 0:
+        certain, num_read = self._arguments.feed(text)
+        if self._arguments.is_over:
             self._arguments = None
-        pieces.append(Piece("arguments", text[:num_read]))
+        if certain:
+            pieces.append(Piece("arguments", certain))
         return text[num_read:]
 
     def _is_known(self, name: str) -> bool:

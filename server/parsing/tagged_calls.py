@@ -1,115 +1,187 @@
-"""Tool calls written between tags, each argument by itself. Knows the tags of families; values follow the schema."""
+"""Tool calls written between tags, each argument by itself. Knows how tags follow one another; types are the schema's.
 
-import json
+A value may hold every tag of its format: a closing tag ends it only where a tag that may follow comes next.
+"""
+
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
+from server.parsing.argument_types import ArgumentTypes, Schemas
+from server.parsing.json_text import json_text, read_json
 from server.parsing.piece import Call
 
-# Function name -> JSON schema of its arguments.
-Schemas = Mapping[str, Mapping[str, Any]]
-
-_FUNCTION = re.compile(r"\s*+(?:<function=)?([^<>\n]{1,256}+)>(.*?)(?:</function>|\Z)\s*+", re.DOTALL)
-_PARAMETER = re.compile(r"\s*+<parameter=([^>\n]{1,256}+)>(.*?)(?:</parameter>|(?=<parameter=)|\Z)\s*+", re.DOTALL)
-_KEYED_NAME = re.compile(r"\s*+([^\s<{]{1,256}+)\s*+")
-_KEYED = re.compile(r"\s*+<arg_key>(.*?)</arg_key>\s*+<arg_value>(.*?)(?:</arg_value>|\Z)\s*+", re.DOTALL)
-_TAG = "(?:｜DSML｜)?"
-_INVOKE = re.compile(rf'\s*+<{_TAG}invoke name="([^"]{{1,256}}+)">(.*?)(?:</{_TAG}invoke>|\Z)\s*+', re.DOTALL)
-_NAMED = re.compile(
-    rf'\s*+<{_TAG}parameter name="([^"]{{1,256}}+)"(?: string="(true|false)")?>(.*?)(?:</{_TAG}parameter>|\Z)\s*+',
-    re.DOTALL,
-)
-_LITERALS = {"true": True, "false": False, "null": None, "none": None}
+_NAME = r"[^<>\n\"]{1,256}+"
 
 
-def read_function_tags(body: str, schemas: Schemas) -> list[Call] | None:
-    """`<function=f><parameter=x>1</parameter></function>`, as Qwen3-Coder writes it."""
-    calls = []
-    for function in _all(_FUNCTION, body):
-        parameters = _all(_PARAMETER, function[2])
-        if function[2].strip() and not parameters:
-            return None
-        given = {each[1].strip(): _without_line_ends(each[2]) for each in parameters}
-        calls.append(_call(function[1], given, schemas))
-    return calls or None
+def _as_it_is(text: str) -> str | None:
+    return text
 
 
-def read_keyed_tags(body: str, schemas: Schemas) -> list[Call] | None:
-    """`f<arg_key>x</arg_key><arg_value>1</arg_value>`, as GLM writes it."""
-    name = _KEYED_NAME.match(body)
-    if name is None:
-        return None
-    rest = body[name.end() :]
-    parameters = _all(_KEYED, rest)
-    if rest and not parameters:
-        return None
-    return [_call(name[1], {each[1].strip(): each[2] for each in parameters}, schemas)]
+def without_line_ends(text: str) -> str | None:
+    """The value without the line ends that its format puts around it."""
+    return text.removeprefix("\n").removesuffix("\n")
 
 
-def read_invoke_tags(body: str, schemas: Schemas) -> list[Call] | None:
-    """`<invoke name="f"><parameter name="x">1</parameter></invoke>`, as MiniMax and DeepSeek V3.2 write it."""
-    calls = []
-    for invoke in _all(_INVOKE, body):
-        parameters = _all(_NAMED, invoke[2])
-        if invoke[2].strip() and not parameters:
-            return None
-        declared = {each[1]: each[3] if each[2] == "true" else None for each in parameters}
-        given = {each[1]: _without_line_ends(each[3]) for each in parameters}
-        calls.append(_call(invoke[1], given, schemas, strings={key for key, text in declared.items() if text}))
-    return calls or None
-
-
-def value_of(text: str, schema: Mapping[str, Any] | None) -> Any:
-    """An argument as its schema wants it; without one, JSON where it is JSON, else the text itself."""
-    kinds = _kinds(schema)
-    if kinds and kinds <= {"string"}:
+def without_cdata(text: str) -> str | None:
+    """The value without the wrapper of XML; None where the wrapper goes on."""
+    if not text.startswith("<![CDATA["):
         return text
-    try:
-        value = json.loads(text.strip())
-    except (ValueError, RecursionError):
-        return _LITERALS.get(text.strip().lower(), text) if kinds & {"boolean", "null"} else text
-    if "string" in kinds and not isinstance(value, list | dict | None | bool):
-        return text
+    return text[len("<![CDATA[") : -len("]]>")] if text.endswith("]]>") and len(text) > len("<![CDATA[]]") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """The tags of a format, as patterns.
+
+    function: before a call's arguments, with the group `name`
+    opening: before that; missing where it was the marker that opened the calls
+    parameter: before a value, with the group `key`, and perhaps `type`, which is "string" or "true" for a text; without
+        a key, the value is an object of all arguments
+    value_end, function_end: behind a value, and behind the last one; the second is missing at the end of a text
+    several: calls may follow one another
+    unwrap: a value without what the format puts around it; None where the value goes on
+    """
+
+    function: str
+    parameter: str
+    value_end: str
+    function_end: str = ""
+    opening: str = ""
+    several: bool = True
+    unwrap: Callable[[str], str | None] = _as_it_is
+
+    def reader(self) -> "TagReader":
+        """A reader of such calls."""
+        return TagReader(self)
+
+
+class TagReader:
+    """Reads calls between tags."""
+
+    def __init__(self, tags: Tags) -> None:
+        self._tags = tags
+        flags = re.DOTALL
+        self._first = re.compile(rf"\s*+(?:{tags.opening})?+{tags.function}", flags)
+        self._function = re.compile(rf"\s*+{tags.opening}{tags.function}", flags)
+        self._parameter = re.compile(rf"\s*+{tags.parameter}", flags)
+        self._value_end = re.compile(tags.value_end)
+        self._function_end = re.compile(rf"\s*+(?:{tags.function_end}|\Z)\s*+" if tags.function_end else r"\s*+\Z")
+        more = rf"{tags.opening}{_unnamed(tags.function)}|\Z" if tags.several else r"\Z"
+        end = rf"{tags.function_end}\s*+(?:{more})|\Z" if tags.function_end else r"\Z"
+        self._after_value = re.compile(rf"\s*+(?:{_unnamed(tags.parameter)}|{end})", flags)
+        inner = rf"(?:(?!{tags.value_end}).)*?"
+        stop = rf"\s*+{_unnamed(tags.parameter)}|\s*+{tags.function_end or '$'}|\Z"
+        self._unclosed = re.compile(rf"({inner})(?={stop})", flags)
+
+    def __call__(self, body: str, schemas: Schemas, *, is_whole: bool = False) -> list[Call] | None:
+        """All calls of a text that holds nothing else; None when it does.
+
+        is_whole: every value has its end; else what is missing at the end is forgiven
+        """
+        calls: list[Call] = []
+        place = 0
+        while place < len(body) and (self._tags.several or not calls):
+            head = (self._function if calls else self._first).match(body, place)
+            if head is None:
+                return None
+            name = head["name"].strip()
+            try:
+                given, place = self._values(body, head.end(), ArgumentTypes(schemas.get(name)), is_whole=is_whole)
+            except ValueError:
+                return None
+            end = self._function_end.match(body, place) if place >= 0 else None
+            if end is None:
+                return None
+            calls.append(Call(name, json_text(given)))
+            place = end.end()
+        return calls if calls and place == len(body) else None
+
+    def _values(self, body: str, place: int, types: ArgumentTypes, *, is_whole: bool) -> tuple[dict[str, Any], int]:
+        """The arguments from here on, and where they end; a negative place where one has no end."""
+        given: dict[str, Any] = {}
+        while found := self._parameter.match(body, place):
+            value, place = self._value(body, found.end(), is_whole=is_whole)
+            if value is None:
+                return {}, -1
+            if found["key"] is None:
+                given |= _object(value)
+                continue
+            key, declared = found["key"].strip(), found.groupdict().get("type")
+            given[key] = value if declared in ("string", "true") else types.value(key, value)
+        return given, place
+
+    def _value(self, body: str, start: int, *, is_whole: bool) -> tuple[str | None, int]:
+        for end in self._value_end.finditer(body, start):
+            value = self._tags.unwrap(body[start : end.start()])
+            if value is not None and self._after_value.match(body, end.end()):
+                return value, end.end()
+        rest = None if is_whole else self._unclosed.match(body, start)
+        return (None, -1) if rest is None else (self._tags.unwrap(rest[1]) or rest[1], rest.end())
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = read_json(text)
+    if not isinstance(value, dict):
+        raise ValueError("arguments are an object")  # noqa: TRY004  # the caller treats all that is no call alike
     return value
 
 
-def _all(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
-    """Matches that follow one another without a gap, from the first character to the last; else none."""
-    found, place = [], 0
-    while place < len(text):
-        each = pattern.match(text, place)
-        if each is None or each.end() == place:
-            return []
-        found.append(each)
-        place = each.end()
-    return found
+def _unnamed(pattern: str) -> str:
+    return re.sub(r"\(\?P<\w+>", "(?:", pattern)
 
 
-def _call(name: str, given: Mapping[str, str], schemas: Schemas, strings: set[str] | None = None) -> Call:
-    name = name.strip()
-    properties = schemas.get(name, {}).get("properties")
-    properties = properties if isinstance(properties, Mapping) else {}
-    arguments = {
-        key: text if strings and key in strings else value_of(text, properties.get(key)) for key, text in given.items()
-    }
-    return Call(name, json.dumps(arguments, ensure_ascii=False))
+FUNCTION_TAGS = Tags(
+    rf"(?P<name>{_NAME})>",
+    r"<parameter=(?P<key>[^>\n]{1,256}+)>",
+    "</parameter>",
+    "</function>",
+    opening="<function=",
+    unwrap=without_line_ends,
+)
+SEED_TAGS = replace(FUNCTION_TAGS, unwrap=_as_it_is)
+KEYED_TAGS = Tags(
+    r"(?P<name>[^\s<{]{1,256}+)\s*+", r"<arg_key>(?P<key>[^<]{0,256}+)</arg_key>\s*+<arg_value>", "</arg_value>",
+    several=False,
+)  # fmt: skip
+_SUFFIX = ":opensource"
+SUFFIXED_TAGS = Tags(
+    rf"<tool_call{_SUFFIX}>\s*+(?P<name>[^\s<]{{1,256}}+)<tool_sep{_SUFFIX}>\s*+",
+    rf"<arg_key{_SUFFIX}>(?P<key>[^<]{{0,256}}+)</arg_key{_SUFFIX}>\s*+<arg_value{_SUFFIX}>",
+    f"</arg_value{_SUFFIX}>",
+    f"</tool_call{_SUFFIX}>",
+)
 
 
-def _kinds(schema: Any) -> set[str]:
-    """JSON types that a schema names, those of its alternatives included."""
-    if not isinstance(schema, Mapping):
-        return set()
-    own = schema.get("type")
-    kinds = {each for each in (own if isinstance(own, list) else [own]) if isinstance(each, str)}
-    for alternatives in (schema.get("anyOf"), schema.get("oneOf")):
-        for each in alternatives if isinstance(alternatives, list) else ():
-            kinds |= _kinds(each)
-    choices = schema.get("enum")
-    if not kinds and isinstance(choices, list) and all(isinstance(each, str) for each in choices):
-        return {"string"}
-    return kinds
+def _invoke_tags(prefix: str) -> Tags:
+    return Tags(
+        rf'<{prefix}invoke name="(?P<name>[^"]{{1,256}}+)">',
+        rf'<{prefix}parameter name="(?P<key>[^"]{{1,256}}+)"(?:\s++string="(?P<type>true|false)")?+>',
+        f"</{prefix}parameter>",
+        f"</{prefix}invoke>",
+    )
 
 
-def _without_line_ends(text: str) -> str:
-    return text.removeprefix("\n").removesuffix("\n")
+INVOKE_TAGS = _invoke_tags("")
+DSML_TAGS = _invoke_tags("｜DSML｜")
+ATEM_TAGS = _invoke_tags("atem:")
+PARAM_TAGS = Tags(
+    r'(?P<name>[^"<>]{1,256}+)"\s*+>',
+    r'<param\s++name="(?P<key>[^"]{1,256}+)"\s*+>',
+    "</param>",
+    "</function>",
+    opening=r'<function\s++name="',
+    unwrap=without_cdata,
+)
+KIMI_TAGS = Tags(
+    r'<\|open\|>call tool="(?P<name>[^"]{1,256}+)"[^<]{0,64}+<\|sep\|>',
+    r'<\|open\|>(?:argument key="(?P<key>[^"]{1,256}+)"(?: type="(?P<type>\w{1,16}+)")?+|json[^<]{0,64}+)<\|sep\|>',
+    r"<\|close\|>(?:argument|json)<\|sep\|>",
+    r"<\|close\|>call<\|sep\|>",
+)
+
+read_function_tags = FUNCTION_TAGS.reader()
+read_keyed_tags = KEYED_TAGS.reader()
+read_invoke_tags = INVOKE_TAGS.reader()
+read_kimi_tags = KIMI_TAGS.reader()

@@ -66,7 +66,12 @@ class ReplyRules:
         """A parser for one choice; None where there is nothing to look for."""
         if self.text.chat_template is None:
             return None
-        return self.text.replies.parser(self._schemas(), thinks=self._thinks(), is_thinking=self._is_thinking())
+        return self.text.replies.parser(
+            self._schemas(),
+            thinks=self._thinks(),
+            is_thinking=self._is_thinking(),
+            must_call=bool(self.body.forced_tools),
+        )
 
     def grammar(self) -> Grammar | None:
         """The form that the reply has to have. Raises GrammarInvalid and InvalidRequest."""

@@ -42,6 +42,7 @@ class ChatReply(ChunkedReply):
         self._shows_ids = body.return_token_ids
         self.prompt_ids: Sequence[int] = ()
         self._shows_reasoning = body.include_reasoning
+        self._must_call = bool(body.forced_tools)
         self._model_name = model_name
         self._created = int(time())
         self._begun: set[int] = set()
@@ -109,8 +110,9 @@ class ChatReply(ChunkedReply):
         message: AssistantMessage = {"role": "assistant", "content": choice.text, "refusal": None}
         if reasoning and self._shows_reasoning:
             message["reasoning_content"] = reasoning
-        if calls:
+        if calls or self._must_call:
             message["content"] = choice.text or None
+        if calls:
             message["tool_calls"] = [
                 {"id": call_id(), "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
                 for call in calls

@@ -94,6 +94,8 @@ NOTHING = '{"name": "now", "arguments": {}}'
         ("llama", f"{PARAMETERS}; {NOTHING}", [WEATHER, NOW], ""),
         ("llama", '<function=get_weather>{"city": "Paris, FR", "days": 2}</function>', [WEATHER], ""),
         ("llama", '<|python_tag|>get_weather.call(city="Paris, FR", days=2)', [WEATHER], ""),
+        ("llama", "[get_weather(city='Paris, FR', days=2), now()]", [WEATHER, NOW], ""),
+        ("generic", "[now()]", [NOW], ""),
         ("mistral", f"[TOOL_CALLS] [{JSON}]", [WEATHER], ""),
         ("mistral", f'[TOOL_CALLS][{JSON[:-1]}, "id": "a1b2c3d4e"}}, {NOTHING}]', [WEATHER, NOW], ""),
         (
@@ -208,7 +210,8 @@ def test_calls_are_read_whole_and_letter_by_letter(name, text, calls, content):
         ("llama", '{"name": "Ann", "parameters": {"age": 5}}'),
         ("llama", '{"answer": 42}'),
         ("llama", '  ["a", "list"]'),
-        ("llama", "[now()]"),
+        ("llama", "[then()]"),
+        ("llama", "[now"),
         ("llama", "<|python_tag|>print(1)"),
         ("mistral", "[TOOL_CALLS] nothing of the kind"),
         ("gemma", '<|tool_call>call:x{a:<|"|>open'),
