@@ -61,6 +61,13 @@ _ROPE_EXTRAS = ("alpha", "llama_4_scaling_beta", "long_mscale", "short_mscale")
 _MAX_COUNT = 1 << 24
 
 
+def head_size(hidden_size: int, num_heads: int) -> int:
+    """The dimensions of a head where all heads together are as wide as the model. Raises CheckpointUnsupported."""
+    if hidden_size % num_heads:
+        raise CheckpointUnsupported("number of heads", num_heads, f"a divisor of the hidden size {hidden_size}")
+    return hidden_size // num_heads
+
+
 @dataclass(frozen=True, slots=True)
 class RopeSpec:
     """Rotary position embedding as plain numbers (Su et al. 2021, arXiv:2104.09864).
@@ -151,14 +158,14 @@ class ConfigReader:
     def choice(self, key: str, supported: Collection[str], default: str | None = None) -> str:
         """One of the supported words; the default when the key is absent or null."""
         value = self._value(key, default)
-        if value not in supported:
+        if not isinstance(value, str) or value not in supported:
             raise CheckpointUnsupported(key, value, ", ".join(sorted(supported)))
-        return str(value)
+        return value
 
     def words(self, key: str, supported: Collection[str], length: int, default: str) -> list[str]:
         """One of the supported words per layer; `length` times the default when the key is absent."""
         value = self._value(key, [default] * length)
-        if not isinstance(value, list) or len(value) != length or any(word not in supported for word in value):
+        if not isinstance(value, list) or len(value) != length or not all(map(supported.__contains__, map(str, value))):
             raise CheckpointUnsupported(key, value, f"{length} of {', '.join(sorted(supported))}")
         return [str(word) for word in value]
 
@@ -177,6 +184,13 @@ class ConfigReader:
         if not isinstance(value, list) or any(isinstance(each, bool) or not isinstance(each, int) for each in value):
             raise CheckpointUnsupported(key, value, "a list of whole numbers")
         return value
+
+    def inverse_root(self, key: str, default: float) -> float:
+        """One over the square root of a number above 0."""
+        value = self.number(key, default)
+        if value <= 0:
+            raise CheckpointUnsupported(key, value, "a number above 0")
+        return float(value**-0.5)
 
     def optional_number(self, key: str) -> float | None:
         """A finite number, or None when the key is absent or null."""

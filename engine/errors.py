@@ -19,6 +19,8 @@ EngineError
 └── StepFailed                   a step raised; the rows in it are lost, the engine goes on
 """
 
+_MAX_SHOWN = 200
+
 
 class EngineError(Exception):
     """Base of every error the engine raises on purpose. str() is one sentence fit for a client."""
@@ -50,7 +52,9 @@ class CheckpointUnsupported(CheckpointError):
     """A configuration key has a value that changes the maths and is not implemented."""
 
     def __init__(self, key: str, value: object, supported: str) -> None:
-        super().__init__(f"{key} = {value!r} is not supported (supported: {supported})")
+        shown = repr(value)
+        shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."
+        super().__init__(f"{key} = {shown} is not supported (supported: {supported})")
         self.key = key
         self.value = value
         self.supported = supported

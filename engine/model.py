@@ -11,6 +11,7 @@ from engine import architectures
 from engine.attention.batch import Batch
 from engine.cache.spec import CacheSpec
 from engine.checkpoint.checkpoint import Checkpoint
+from engine.checkpoint.consistency import check_counts, check_head
 from engine.checkpoint.load import load_tensors
 from engine.config import ConfigReader
 from engine.device import Device, return_freed_memory
@@ -113,6 +114,7 @@ def outline(checkpoint: Checkpoint) -> Architecture:
 
     Raises CheckpointUnsupported.
     """
+    check_counts(checkpoint)
     config = ConfigReader(checkpoint.config, {name: entry.shape for name, entry in checkpoint.tensors.items()})
     model: Architecture = _architecture(checkpoint)(config)
     config.finish()
@@ -136,6 +138,7 @@ def _architecture(checkpoint: Checkpoint) -> type[Any]:
     name = checkpoint.config.get("model_type")
     if name not in architecture_names():
         raise CheckpointUnsupported("model_type", name, ", ".join(architecture_names()))
+    check_head(checkpoint)
     file = _SHARED_ARCHITECTURES.get(name, name)
     alone = file in _WITH_LONE_ENCODER and not any(name.startswith("decoder.") for name in checkpoint.tensors)
     module = importlib.import_module(f"engine.architectures.{file}")
@@ -160,11 +163,11 @@ def _load(
     bits: int | None,
 ) -> None:
     modules = dict(model.modules())
-    missing = {name: array.shape for name, array in model.parameters().items()}
+    missing = dict(model.parameters())
     for name, array in model.convert(_counted(checkpoint, device, on_progress)):
         if name not in missing and is_derived(name):
             continue
-        _check_shape(checkpoint, name, array.shape, missing.pop(name, None))
+        _check_array(checkpoint, name, array, missing.pop(name, None))
         path, _, attribute = name.rpartition(".")
         setattr(modules[path], attribute, array)
         if bits is not None and attribute == "weight":
@@ -197,11 +200,20 @@ def _counted(checkpoint: Checkpoint, device: Device, on_progress: OnProgress | N
         yield name, array
 
 
-def _check_shape(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], expected: tuple[int, ...] | None) -> None:
+def _check_array(checkpoint: Checkpoint, name: str, array: mx.array, expected: mx.array | None) -> None:
     if expected is None:
-        raise CheckpointCorrupt(checkpoint.path.name, f"tensor {name} is not part of this architecture")
-    if shape != expected:
-        raise CheckpointCorrupt(checkpoint.path.name, f"tensor {name} has shape {shape}, not {expected}")
+        supported = f"the tensors of model_type {checkpoint.config['model_type']!r}"
+        raise CheckpointUnsupported("tensor", name[:128], supported)
+    if array.shape != expected.shape:
+        raise CheckpointCorrupt(checkpoint.path.name, f"tensor {name} has shape {array.shape}, not {expected.shape}")
+    stored_as_integers = name.endswith(".scales")
+    if (
+        mx.issubdtype(expected.dtype, mx.floating)
+        and not stored_as_integers
+        and not mx.issubdtype(array.dtype, mx.floating)
+    ):
+        kind = str(array.dtype).rpartition(".")[2]
+        raise CheckpointCorrupt(checkpoint.path.name, f"tensor {name} holds numbers of type {kind}, not weights")
 
 
 def is_derived(name: str) -> bool:

@@ -47,7 +47,7 @@ class Model(CausalLM):
 
     def __init__(self, config: ConfigReader) -> None:
         config.choice("hidden_act", ACTIVATIONS, "gelu_pytorch_tanh")  # some files name it; hidden_activation counts
-        sizes = HeadSizes(*config.heads(256), scale=config.number("query_pre_attn_scalar", 256.0) ** -0.5)
+        sizes = HeadSizes(*config.heads(256), scale=config.inverse_root("query_pre_attn_scalar", 256.0))
         num_layers = config.count("num_hidden_layers")
         windows = config.patterned_windows(num_layers, 6)
         config.require("use_bidirectional_attention", False)

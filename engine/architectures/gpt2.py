@@ -7,7 +7,7 @@ import mlx.core as mx
 from engine.attention.attend import AttentionOptions
 from engine.attention.batch import Batch
 from engine.attention.qkv import join_heads, split_heads
-from engine.config import ConfigReader
+from engine.config import ConfigReader, head_size
 from engine.errors import CheckpointUnsupported
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes
@@ -62,8 +62,8 @@ class Model(Architecture):
         self.wte = Embedding(config.count("vocab_size"), hidden_size)
         self.wpe = Embedding(config.count("n_positions", 1024), hidden_size)
         self.h = [
-            Block(config, layer, HeadSizes(hidden_size, num_heads, num_heads, hidden_size // num_heads, scale))
-            for layer, scale in enumerate(_scales(config, hidden_size // num_heads))
+            Block(config, layer, HeadSizes(hidden_size, num_heads, num_heads, head_size(hidden_size, num_heads), scale))
+            for layer, scale in enumerate(_scales(config, head_size(hidden_size, num_heads)))
         ]
         self.ln_f = LayerNorm(hidden_size, config.number("layer_norm_epsilon", 1e-5))
         if not config.flag("tie_word_embeddings", default=True):

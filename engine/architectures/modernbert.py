@@ -4,7 +4,7 @@ import mlx.core as mx
 
 from engine.attention.attend import AttentionOptions, attend
 from engine.attention.qkv import join_heads, split_heads
-from engine.config import ConfigReader, RopeSpec
+from engine.config import ConfigReader, RopeSpec, head_size
 from engine.layers.activations import ACTIVATIONS, activate
 from engine.layers.encoder import Encoder
 from engine.layers.linear import Embedding, Linear
@@ -31,7 +31,7 @@ class Block(Module):
         self._activation = config.choice("hidden_activation", ACTIVATIONS, "gelu")
         self._is_first = layer == 0
         self._rope = rope
-        self._scale = (hidden_size // self._num_heads) ** -0.5
+        self._scale = head_size(hidden_size, self._num_heads) ** -0.5
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
         x = x + self._attend(x if self._is_first else self.attn_norm(x), mask)

@@ -4,7 +4,7 @@ import mlx.core as mx
 
 from engine.attention.attend import AttentionOptions, attend
 from engine.attention.qkv import join_heads, split_heads
-from engine.config import ConfigReader
+from engine.config import ConfigReader, head_size
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.encoder import Encoder
 from engine.layers.linear import Embedding, Linear
@@ -22,7 +22,7 @@ class Attention(Module):
         self.qkv_proj = Linear(hidden_size, 3 * hidden_size)
         self.o_proj = Linear(hidden_size, hidden_size)
         self._rope = rope
-        self._scale = (hidden_size // self._num_heads) ** -0.5
+        self._scale = head_size(hidden_size, self._num_heads) ** -0.5
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
         fused = mx.split(self.qkv_proj(x), 3, axis=-1)

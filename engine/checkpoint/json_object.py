@@ -1,12 +1,14 @@
 """Parse JSON written by strangers, an object or a list. Knows size, depth and duplicate keys; knows no meanings."""
 
 import json
+import re
 from collections import Counter
 from typing import Any, TypeVar
 
 from engine.errors import CheckpointCorrupt
 
 _MAX_DEPTH = 64
+_HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
 Top = TypeVar("Top", dict[str, Any], list[Any])
 
@@ -39,7 +41,17 @@ def _parse(text: bytes, file: str, kind: type[Top], name: str) -> Top:
     if not isinstance(value, kind):
         raise CheckpointCorrupt(file, f"its JSON is a {type(value).__name__}, not {name}")
     _check_depth(value, file)
+    if _HALF_PAIR.search(text) and not _is_unicode(value):
+        raise CheckpointCorrupt(file, "a text in it has half of a surrogate pair")
     return value
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]], file: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import mlx.core as mx
 
 from engine.attention.attend import AttentionOptions, attend
 from engine.attention.qkv import join_heads, split_heads
+from engine.config import head_size
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.linear import Embedding, Linear
 from engine.layers.mlp import MLP
@@ -73,7 +74,7 @@ class EncoderAttention(Module):
         self.v_proj = Linear(hidden_size, hidden_size, bias=bias)
         self.o_proj = Linear(hidden_size, hidden_size, bias=bias)
         self._num_heads = num_heads
-        self._scale = (hidden_size // num_heads) ** -0.5
+        self._scale = head_size(hidden_size, num_heads) ** -0.5
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
         """x: (batch, length, hidden_size); mask: bool or additive, broadcast to (batch, num_heads, length, length)."""

@@ -9,6 +9,7 @@ import mlx.core as mx
 from engine.attention.attend import AttentionOptions, attend
 from engine.attention.batch import Batch
 from engine.attention.qkv import join_heads, split_heads
+from engine.config import head_size
 from engine.layers.activations import activate
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import EncoderDecoder, Module
@@ -49,7 +50,7 @@ class Attention(Module):
         self.v_proj = Linear(hidden_size, hidden_size, bias=True)
         self.out_proj = Linear(hidden_size, hidden_size, bias=True)
         self._num_heads = num_heads
-        self.scale = (hidden_size // num_heads) ** -0.5
+        self.scale = head_size(hidden_size, num_heads) ** -0.5
 
     def queries(self, x: mx.array) -> mx.array:
         """(rows, length, hidden_size) to (rows, num_heads, length, head_dim)."""

@@ -137,7 +137,7 @@ def _from_pieces(
     find = partial(_find, vocabulary)
     ends = _end_ids(checkpoint, vocabulary, find(roles["eos_token"]))
     bos_id = checkpoint.config.get("bos_token_id")
-    bos_id = bos_id if isinstance(bos_id, int) else None
+    bos_id = bos_id if type(bos_id) is int and 0 <= bos_id < vocabulary.size else None
     texts = dict(roles)
     texts["bos_token"] = roles["bos_token"] or (None if bos_id is None else vocabulary.token(bos_id))
     texts["eos_token"] = roles["eos_token"] or (vocabulary.token(ends[0]) if ends else None)
@@ -194,7 +194,8 @@ def _end_ids(checkpoint: Checkpoint, vocabulary: Vocabulary, own: int | None) ->
         value = source.get("eos_token_id")
         ids += value if isinstance(value, list) else [value]
     candidates = [*ids, own, *_turn_ends(vocabulary, read_templates(checkpoint).get("default", ""))]
-    return tuple(dict.fromkeys(each for each in candidates if type(each) is int and each >= 0))
+    size = max(vocabulary.size, _num_rows(checkpoint.config) or 0)
+    return tuple(dict.fromkeys(each for each in candidates if type(each) is int and 0 <= each < size))
 
 
 def _turn_ends(vocabulary: Vocabulary, template: str) -> list[int]:

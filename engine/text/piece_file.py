@@ -56,7 +56,7 @@ class PieceFile:
             raise CheckpointCorrupt(self.name, "it is empty")
         try:
             return sentencepiece.SentencePieceProcessor(model_proto=data)
-        except RuntimeError:
+        except (RuntimeError, UnicodeDecodeError):  # the second where it quotes its own bytes
             raise CheckpointCorrupt(self.name, "it is not a SentencePiece model") from None
 
     @cached_property

@@ -44,9 +44,8 @@ def find_layout(file: PieceFile, settings: TokenizerSettings, config: _Config) -
 
 
 def _as_in_the_file(file: PieceFile, settings: TokenizerSettings, config: _Config) -> PieceLayout:
-    bos_id, eos_id = config.get("bos_token_id"), config.get("eos_token_id")
-    before = (bos_id,) if settings.flag("add_bos_token", default=True) and type(bos_id) is int else ()
-    after = (eos_id,) if settings.flag("add_eos_token", default=False) and type(eos_id) is int else ()
+    before = _known(file, settings, config.get("bos_token_id")) if settings.flag("add_bos_token", default=True) else ()
+    after = _known(file, settings, config.get("eos_token_id")) if settings.flag("add_eos_token", default=False) else ()
     return PieceLayout(
         range(len(file.pieces)),
         _own_special(file),
@@ -55,6 +54,12 @@ def _as_in_the_file(file: PieceFile, settings: TokenizerSettings, config: _Confi
         eos=None,
         continues=settings.flag("legacy", default=True) is False,
     )
+
+
+def _known(file: PieceFile, settings: TokenizerSettings, token_id: Any) -> tuple[int, ...]:
+    """The id, where the file or the settings have a token under it."""
+    known = type(token_id) is int and (0 <= token_id < len(file.pieces) or token_id in settings.added)
+    return (token_id,) if known else ()
 
 
 def _t5(file: PieceFile, settings: TokenizerSettings, config: _Config) -> PieceLayout:

@@ -63,11 +63,12 @@ class SubwordVocabulary:
 
     def decode(self, ids: list[int]) -> str:
         """Text of all these tokens, as the library joins them."""
-        return self._subwords.decode(ids, skip_special_tokens=False)
+        known = [token_id for token_id in ids if 0 <= token_id < self.size]
+        return self._subwords.decode(known, skip_special_tokens=False)
 
     def token(self, token_id: int) -> str | None:
         """The token as the vocabulary spells it."""
-        return self._subwords.id_to_token(token_id) if token_id >= 0 else None
+        return self._subwords.id_to_token(token_id) if 0 <= token_id < self.size else None
 
     def token_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it."""
