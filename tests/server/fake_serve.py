@@ -2,7 +2,8 @@
 
 Text is bytes: a token id below 256 is that byte, 256 ends a text, 257 begins one. The template passes on the last
 message's content; the content "show" makes the model say what the template was given. A file load.json in the model's
-folder says more: `template`, the template's source, and `markers`, further special tokens with the ids from 258 on.
+folder says more: `template`, the template's source; `markers`, further special tokens with the ids from 258 on; and
+`whole`, which has the template pass on all messages and tools.
 """
 
 import json
@@ -56,11 +57,14 @@ class Bytes:
 
 
 class LastMessageTemplate:
-    def __init__(self, source):
+    def __init__(self, source, *, whole=False):
         self.sources = (source,)
+        self.whole = whole
 
     def render(self, messages, *, tools=None, add_generation_prompt=True, continue_final_message=False, variables=None):
         content = messages[-1]["content"]
+        if self.whole:
+            return f"messages: {json.dumps(messages)} tools: {json.dumps(tools)}"
         if content == "raise":
             raise TemplateFailed("The template refused these messages.")
         if content != "show":
@@ -75,7 +79,8 @@ def read_text(path: Path) -> ModelText:
     source, vocabulary = plan.get("template", "{{ tools }}"), Bytes(plan.get("markers", ()))
     tokenizer = Tokenizer(vocabulary, replace(SPECIAL, ids=SPECIAL.ids | set(vocabulary.markers)))
     replies = choose(source, lambda text: vocabulary.token_id(text) is not None)
-    return ModelText(tokenizer, LastMessageTemplate(source), GenerationDefaults(), SentenceSettings(), replies)
+    template = LastMessageTemplate(source, whole=plan.get("whole", False))
+    return ModelText(tokenizer, template, GenerationDefaults(), SentenceSettings(), replies)
 
 
 if __name__ == "__main__":

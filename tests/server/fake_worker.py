@@ -7,7 +7,8 @@ A prompt that is a JSON object is a script, any other is said back. Keys of a sc
   refuse                         [error class, param, message]
   prefilled                      tokens of the prompt that count as prefilled until the first token
   prefix                         [found tokens, stored token, asked token] of the first output
-A file load.json in the model's folder scripts the loading: seconds, fail, die; and names `markers`, special tokens.
+A file load.json in the model's folder scripts the loading: seconds, fail, die; names `markers`, special tokens; and may
+have a `context_length` and a `script` for every prompt that is none.
 """
 
 import json
@@ -64,6 +65,7 @@ class Worker:
     cancelled: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     markers: list[str] = field(default_factory=list)
+    script: dict | None = None
 
     def send(self, message: protocol.ToParent) -> None:
         with self.lock:
@@ -114,7 +116,7 @@ class Worker:
             self.rows.pop(message.request_id, None)
             return
         request = message.request
-        script = script_of(request)
+        script = script_of(request, self.script)
         if "refuse" in script:
             kind, param, text = script["refuse"]
             self.send(protocol.RequestFailed(request.request_id, kind, param, text))
@@ -182,14 +184,14 @@ def named_logprob(token_id: int) -> float:
     return math.log(2) * (token_id - 100)
 
 
-def script_of(request: GenerationRequest) -> dict:
+def script_of(request: GenerationRequest, default: dict | None) -> dict:
     text = bytes(token_id for token_id in request.prompt_ids if token_id < 256).decode(errors="replace")
-    return json.loads(text) if text.startswith("{") else {"say": f"You said: {text}"}
+    return json.loads(text) if text.startswith("{") else default or {"say": f"You said: {text}"}
 
 
 def load(path: Path, worker: Worker) -> None:
     plan = json.loads((path / "load.json").read_text()) if (path / "load.json").exists() else {}
-    worker.markers = plan.get("markers", [])
+    worker.markers, worker.script = plan.get("markers", []), plan.get("script")
     worker.send(protocol.Loading(done_bytes=100, total_bytes=1000))
     time.sleep(plan.get("seconds", 0))
     if "die" in plan:
@@ -197,7 +199,7 @@ def load(path: Path, worker: Worker) -> None:
     if "fail" in plan:
         worker.send(protocol.LoadFailed("CheckpointCorrupt", plan["fail"]))
         sys.exit(3)
-    worker.send(protocol.Ready(INFO))
+    worker.send(protocol.Ready(INFO | {"context_length": plan.get("context_length", INFO["context_length"])}))
 
 
 def main() -> None:
