@@ -1,23 +1,14 @@
 """Messages to token ids, so that no text can pose as a control token. Knows templates and tokenizers, no HTTP."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.text.subword import Spellings
+from engine.text.template_habits import JsonObject, unused_mark
 
 if TYPE_CHECKING:  # the server answers before Jinja is loaded
     from engine.text.chat_template import ChatTemplate, Message
     from engine.text.tokenizer import Tokenizer
-
-_PRIVATE_USE = range(0xE000, 0xF900)
-
-
-class JsonObject(dict[str, Any]):
-    """An object that a template which writes it without `tojson` still writes as JSON, not as Python."""
-
-    def __str__(self) -> str:
-        return json.dumps(self, ensure_ascii=False)
 
 
 def encode_chat(
@@ -37,7 +28,7 @@ def encode_chat(
     Raises TemplateFailed.
     """
     spellings = Spellings(tokenizer.special_strings())
-    mark = _unused_mark((messages, tools or ()))
+    mark = unused_mark((messages, tools or ()))
     text = template.render(
         _broken(messages, spellings, mark),
         tools=_broken(tools, spellings, mark),
@@ -54,20 +45,6 @@ def _broken(value: Any, spellings: Spellings, mark: str) -> Any:
     if isinstance(value, str):
         return spellings.broken(value, mark)
     if isinstance(value, Mapping):
-        broken = {key: _broken(each, spellings, mark) for key, each in value.items()}
-        return JsonObject(broken) if isinstance(value, JsonObject) else broken
+        broken = {_broken(key, spellings, mark): _broken(each, spellings, mark) for key, each in value.items()}
+        return JsonObject(broken, spellings.broken(value.source, mark)) if isinstance(value, JsonObject) else broken
     return [_broken(each, spellings, mark) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _unused_mark(values: Any) -> str:
-    """A private-use character that occurs in none of the strings."""
-    used = set(_characters(values))
-    return next(chr(code) for code in _PRIVATE_USE if chr(code) not in used)
-
-
-def _characters(value: Any) -> set[str]:
-    if isinstance(value, str):
-        return set(value)
-    if isinstance(value, Mapping):
-        return set().union(*(_characters(each) for each in value.values()))
-    return set().union(*(_characters(each) for each in value)) if isinstance(value, list | tuple) else set()

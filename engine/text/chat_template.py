@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import jinja2
@@ -14,10 +16,12 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from engine.errors import TemplateFailed
+from engine.text.template_habits import TemplateHabits, adapted, fitted, habits_of, merged, unused_mark
 
 MAX_RENDERED_CHARACTERS = 32 << 20
 _MAX_EXPONENT = 64
 _RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "tokenize"})
+_NO_FINAL_MESSAGE = "continue_final_message needs a final message whose text the chat template shows."
 Message = Mapping[str, Any]
 
 
@@ -72,6 +76,7 @@ class ChatTemplate:
         self._template = _compile(environment, source)
         self._tool_template = self._template if tool_source is None else _compile(environment, tool_source)
         self._special_tokens = special_tokens
+        self._habits: dict[bool, TemplateHabits] = {}
 
     def render(
         self,
@@ -82,7 +87,7 @@ class ChatTemplate:
         continue_final_message: bool = False,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The messages as the model was taught to read them.
+        """The messages as the model was taught to read them, in a form that the template shows whole.
 
         variables: further names for the template; those it is given anyway are refused
         Raises TemplateFailed with the template's own reason when it refuses the messages.
@@ -90,7 +95,36 @@ class ChatTemplate:
         variables = variables or {}
         if _RESERVED & variables.keys():
             raise TemplateFailed(f"chat_template_kwargs may not set {min(_RESERVED & variables.keys())}.")
-        template = self._tool_template if tools else self._template
+        habits = self.habits(with_tools=bool(tools))
+        given = adapted(messages, habits)
+        render = partial(self._render, tools, variables, add_generation_prompt, continue_final_message)
+        try:
+            return render(fitted(given, habits))
+        except TemplateFailed:
+            strictest = merged(given, habits)
+            if strictest == fitted(given, habits):
+                raise
+            with suppress(TemplateFailed):  # of the form that was given, the reason is told
+                return render(strictest)
+            raise
+
+    def habits(self, *, with_tools: bool) -> TemplateHabits:
+        """The conversations that the template shows. Asked once, which renders some short ones."""
+        if with_tools not in self._habits:
+            self._habits[with_tools] = habits_of(
+                lambda messages, tools: self._render(tools, {}, True, False, messages), with_tools=with_tools
+            )
+        return self._habits[with_tools]
+
+    def _render(
+        self,
+        tools: Sequence[Mapping[str, Any]] | None,
+        variables: Mapping[str, Any],
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        messages: Sequence[Message],
+    ) -> str:
+        messages, mark = _with_end(messages) if continue_final_message else (messages, "")
         context = {
             **self._special_tokens,
             **variables,
@@ -99,8 +133,8 @@ class ChatTemplate:
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }
-        text = _render(template, context)
-        return _cut_after_final_message(text, messages) if continue_final_message else text
+        text = _render(self._tool_template if tools else self._template, context)
+        return _cut_at_end(text, mark) if mark else text
 
 
 def _environment() -> _Sandbox:
@@ -138,13 +172,20 @@ def _bounded(pieces: Iterable[str]) -> Iterator[str]:
         yield piece
 
 
-def _cut_after_final_message(text: str, messages: Sequence[Message]) -> str:
+def _with_end(messages: Sequence[Message]) -> tuple[list[Message], str]:
+    """The messages with a mark behind the last one, and the mark: a template may write anything after its text."""
     content = messages[-1].get("content")
-    final = content.strip() if isinstance(content, str) else ""
-    place = text.rfind(final) if final else -1
-    if place < 0:
-        raise TemplateFailed("continue_final_message needs a final message whose text the chat template shows.")
-    return text[: place + len(final)]
+    if not isinstance(content, str) or not content.strip():
+        raise TemplateFailed(_NO_FINAL_MESSAGE)
+    mark = unused_mark(messages)
+    return [*messages[:-1], {**messages[-1], "content": content + mark}], mark
+
+
+def _cut_at_end(text: str, mark: str) -> str:
+    before, found, _ = text.rpartition(mark)
+    if not found:
+        raise TemplateFailed(_NO_FINAL_MESSAGE)
+    return before
 
 
 def _to_json(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import TemplateFailed
 from engine.sampling.params import Grammar
-from engine.text.chat import JsonObject, encode_chat
+from engine.text.chat import encode_chat
+from engine.text.template_habits import JsonObject
 from server.api.chat.schemas import ChatCompletionRequest, ChatMessage, ConversationFields, ToolCall
 from server.api.shared.sampling import sampling_params, text_rules
 from server.errors import InvalidRequest
@@ -195,7 +196,7 @@ def template_messages(messages: Sequence[ChatMessage], replies: ReplyFormat) -> 
 
 
 def template_message(message: ChatMessage, name: str | None, shorten: Callable[[str], str] = str) -> dict[str, Any]:
-    """A message as templates expect it: `developer` is `system`, arguments of calls are objects.
+    """A message as templates expect it: `developer` is `system`, arguments of calls are objects, no content is null.
 
     shorten: makes an id that the template takes of a call's id
     """
@@ -208,15 +209,18 @@ def template_message(message: ChatMessage, name: str | None, shorten: Callable[[
         "tool_call_id": message.tool_call_id and shorten(message.tool_call_id),
         "tool_calls": [_template_call(call, shorten) for call in message.tool_calls],
     }
-    return {"role": role, "content": message.content, **{name: value for name, value in optional.items() if value}}
+    content = message.content if message.content or "content" in message.model_fields_set else None
+    return {"role": role, "content": content, **{name: value for name, value in optional.items() if value}}
 
 
 def _template_call(call: ToolCall, shorten: Callable[[str], str]) -> dict[str, Any]:
     arguments = call.function.arguments
     if isinstance(arguments, str):
         with suppress(ValueError, RecursionError):  # what a model once wrote is shown to it as it is
-            arguments = json.loads(arguments or "{}")
-    arguments = JsonObject(arguments) if isinstance(arguments, dict) else arguments
+            value = json.loads(arguments or "{}")
+            arguments = JsonObject(value, arguments) if isinstance(value, dict) else value
+    elif not isinstance(arguments, JsonObject):
+        arguments = JsonObject(arguments)
     call_id = shorten(call.id) if call.id else call.id
     return {"id": call_id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
@@ -24,12 +24,27 @@ from server.wire.sampling import SamplingFields, refused_but
 from server.wire.tools import BoundedObject, Tool, ToolCallOut, ToolChoice
 from server.wire.usage import Usage
 
-TemplateVariable = (
-    bool
-    | Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
-    | Annotated[float, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
-    | Annotated[str, StringConstraints(max_length=MAX_TEMPLATE_VARIABLE_CHARACTERS)]
-)
+
+def _template_variables(variables: dict[str, Any]) -> dict[str, Any]:
+    """Variables of any shape, without those that are null, which are unset."""
+    level: list[Any] = [value for value in variables.values() if value is not None]
+    while level:
+        if any(isinstance(each, str) and len(each) > MAX_TEMPLATE_VARIABLE_CHARACTERS for each in level):
+            limit = {"limit": MAX_TEMPLATE_VARIABLE_CHARACTERS}
+            raise PydanticCustomError("invalid_value", "holds a text of more than {limit} characters", limit)
+        if any(type(each) in (int, float) and not abs(each) <= MAX_INTEGER for each in level):
+            raise PydanticCustomError("invalid_value", "holds a number beyond {limit}", {"limit": MAX_INTEGER})
+        level = [inner for each in level if isinstance(each, dict | list) for inner in _inside(each)]
+    return {name: value for name, value in variables.items() if value is not None}
+
+
+def _inside(value: dict[str, Any] | list[Any]) -> list[Any]:
+    return value if isinstance(value, list) else [*value, *value.values()]
+
+
+TemplateVariables = Annotated[
+    BoundedObject, Field(max_length=MAX_TEMPLATE_VARIABLES), AfterValidator(_template_variables)
+]
 
 
 def _text_of_content(value: Any) -> Any:
@@ -77,6 +92,14 @@ class ChatMessage(WireModel):
     tool_calls: list[ToolCall] = Field(default=[], max_length=MAX_CALLS)
     tool_call_id: Name | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_call(cls, data: Any) -> Any:
+        """`function_call` is a call, as `tool_calls` have them, without an id."""
+        if not isinstance(data, dict) or not isinstance(data.get("function_call"), dict) or data.get("tool_calls"):
+            return data
+        return {**data, "tool_calls": [{"type": "function", "function": data["function_call"]}]}
+
     @model_validator(mode="after")
     def _require_content(self) -> Self:
         if "content" not in self.model_fields_set and self.role in ("system", "developer", "user"):
@@ -100,7 +123,7 @@ class ConversationFields(WireModel):
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     add_generation_prompt: bool = True
     continue_final_message: bool = False
-    chat_template_kwargs: dict[Name, TemplateVariable] = Field(default={}, max_length=MAX_TEMPLATE_VARIABLES)
+    chat_template_kwargs: TemplateVariables = Field(default={})
     reasoning_effort: Effort | None = None
     reasoning: Reasoning | None = None
     tools: list[Tool] = Field(default=[], max_length=MAX_TOOLS)
@@ -119,6 +142,17 @@ class ConversationFields(WireModel):
         if data.get("tool_choice") is None:
             data["tool_choice"] = {"type": "function", "function": choice} if isinstance(choice, dict) else choice
         return data
+
+    @model_validator(mode="after")
+    def _pair_older_calls(self) -> Self:
+        """Calls and results of the older form belong together by their order; templates want ids."""
+        open_id = ""
+        for index, message in enumerate(self.messages):
+            for call in message.tool_calls:
+                open_id = call.id = call.id or f"call{index:05d}"
+            if message.role == "function" and message.tool_call_id is None:
+                message.tool_call_id = open_id or None
+        return self
 
     @model_validator(mode="after")
     def _check_ending(self) -> Self:

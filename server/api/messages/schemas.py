@@ -5,10 +5,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
-from server.api.chat.schemas import Effort, TemplateVariable
+from server.api.chat.schemas import Effort, TemplateVariables
 from server.errors import ThreadUnsupported
-from server.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOPS, MAX_TEMPLATE_VARIABLES, MAX_TOKENS, MAX_TOOLS
-from server.wire.base import Name, Refusals, Text, WireModel
+from server.limits import MAX_MESSAGES, MAX_PARTS, MAX_STOPS, MAX_TOKENS, MAX_TOOLS
+from server.wire.base import Refusals, Text, WireModel
 from server.wire.sampling import SAMPLING_REFUSED, SamplingFields, Stop
 from server.wire.tools import BoundedObject, FunctionName
 
@@ -76,7 +76,7 @@ class MessageFields(SamplingFields):
     tool_choice: MessageToolChoice = MessageToolChoice()
     thinking: Thinking | None = None
     output_config: OutputConfig = OutputConfig()
-    chat_template_kwargs: dict[Name, TemplateVariable] = Field(default={}, max_length=MAX_TEMPLATE_VARIABLES)
+    chat_template_kwargs: TemplateVariables = Field(default={})
 
     @model_validator(mode="before")
     @classmethod

@@ -5,13 +5,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
-from server.api.chat.schemas import Effort, TemplateVariable
+from server.api.chat.schemas import Effort, TemplateVariables
 from server.limits import (
     MAX_INCLUDED,
     MAX_LOGPROBS,
     MAX_MESSAGES,
     MAX_METADATA,
-    MAX_TEMPLATE_VARIABLES,
     MAX_TOKENS,
     MAX_TOOLS,
 )
@@ -61,7 +60,7 @@ class ResponseRequest(SamplingFields):
     top_logprobs: int = Field(default=0, ge=0, le=MAX_LOGPROBS)
     include: list[Name] = Field(default=[], max_length=MAX_INCLUDED)
     metadata: dict[Name, Name] = Field(default={}, max_length=MAX_METADATA)
-    chat_template_kwargs: dict[Name, TemplateVariable] = Field(default={}, max_length=MAX_TEMPLATE_VARIABLES)
+    chat_template_kwargs: TemplateVariables = Field(default={})
 
 
 class InputTokensDetails(TypedDict):

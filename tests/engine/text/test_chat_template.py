@@ -83,4 +83,4 @@ def test_a_final_message_is_continued_where_it_ends():
     template = ChatTemplate(SIMPLE + "<end>", {})
     messages = [*HELLO, {"role": "assistant", "content": "The answer is "}]
     text = template.render(messages, add_generation_prompt=False, continue_final_message=True)
-    assert text == "<user>Hello<assistant>The answer is"
+    assert text == "<user>Hello<assistant>The answer is "

@@ -1,6 +1,7 @@
 """Tokenizers and the detokenizer: round trips, special tokens, whole characters."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from engine.text.detokenizer import Detokenizer
 from engine.text.gguf_vocabulary import build_from_gguf
 from engine.text.load import load_chat_template, load_tokenizer
 from engine.text.subword import SubwordVocabulary
+from engine.text.template_files import read_templates
 from engine.text.tokenizer import SpecialTokens, Tokenizer
 
 AWKWARD = "Héllo 👩‍👩‍👧 wörld, 你好!\n\n  two  spaces\tand e\u0301 42000 <|im_end|> 🇫🇷"
@@ -180,6 +182,16 @@ def test_templates_are_found_in_files_and_lists(tmp_path):
     assert (template.render([]), template.render([], tools=[{}])) == ("plain", "tools")
     (tmp_path / "chat_template.jinja").write_text("from a file")
     assert load_chat_template(checkpoint, load_tokenizer(checkpoint)).render([]) == "from a file"
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("for tools")
+    template = load_chat_template(checkpoint, load_tokenizer(checkpoint))
+    assert (template.render([]), template.render([], tools=[{}])) == ("from a file", "for tools")
+
+
+def test_the_template_for_tools_is_found_in_a_ggufs_metadata():
+    metadata = {"tokenizer.chat_template": "plain", "tokenizer.chat_template.tool_use": "tools", "tokenizer.chat": "x"}
+    checkpoint = SimpleNamespace(gguf_metadata=metadata)
+    assert read_templates(checkpoint) == {"default": "plain", "tool_use": "tools"}
 
 
 def test_a_model_without_template_or_tokenizer_says_so(tmp_path):

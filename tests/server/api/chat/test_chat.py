@@ -35,6 +35,30 @@ def test_the_answer_has_every_key_of_the_api(client):
     assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + 13
 
 
+def test_a_call_of_the_older_form_is_a_call_and_its_result_belongs_to_it(client):
+    messages = [
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"x": 1}'}},
+        {"role": "function", "name": "f", "content": "r"},
+    ]
+    called, result = shown(client, messages)["messages"][:-1]
+    function = {"name": "f", "arguments": {"x": 1}}
+    assert called["tool_calls"] == [{"id": result["tool_call_id"], "type": "function", "function": function}]
+    assert (result["role"], result["name"], result["content"]) == ("tool", "f", "r")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+def test_template_variables_may_be_lists_and_objects_and_null_is_unset(client, path):
+    variables = {"enable_thinking": None, "controls": {"length": "long", "none": None}, "tags": ["a", 1]}
+    say = [{"role": "user", "content": "show"}]
+    body = {"input": say} if path == "/v1/responses" else {"messages": say}
+    answer = client.post(path, json={**body, "chat_template_kwargs": variables})
+    assert answer.status_code == 200, answer.text
+    assert '\\"length\\": \\"long\\"' in answer.text.replace("\\\\", "\\")
+    assert "enable_thinking" not in answer.text
+    refused = client.post(path, json={**body, "chat_template_kwargs": {"deep": ["x" * 5000]}})
+    assert refused.status_code == 400
+
+
 def test_messages_reach_the_template_with_parts_joined_and_roles_known(client):
     messages = [
         {
@@ -54,7 +78,7 @@ def test_messages_reach_the_template_with_parts_joined_and_roles_known(client):
     assert shown(client, messages)["messages"][:-1] == [
         {"role": "system", "content": "ab"},
         {"role": "user", "content": "c", "name": "Ann"},
-        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "content": "d", "tool_call_id": "1", "name": "f"},
         {"role": "assistant", "content": "", "reasoning_content": "hm"},
     ]
