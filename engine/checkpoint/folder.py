@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoint.json_object import parse_list, parse_object, shown
-from engine.errors import CheckpointCorrupt, CheckpointNotFound
+from engine.errors import CheckpointCorrupt, CheckpointNotFound, CheckpointUnsupported
 
 _MAX_FILES = 10_000
 _BARE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@ -]{0,254}", re.ASCII)
@@ -72,7 +72,7 @@ class ModelFolder:
         with open_file(self.file(name)) as file:
             text = file.read(max_bytes + 1)
         if len(text) > max_bytes:
-            raise CheckpointCorrupt(name, f"it has more than {max_bytes} bytes")
+            raise CheckpointUnsupported(f"size of {name}", f"more than {max_bytes} bytes", "smaller files")
         return text
 
     def _contains(self, path: Path) -> bool:

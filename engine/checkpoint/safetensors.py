@@ -58,7 +58,7 @@ def _header_text(file: BufferedReader, name: str, size: int) -> bytes:
     if num_bytes > size - 8:
         raise CheckpointCorrupt(name, f"it has {size} bytes, but its header claims {num_bytes}")
     if num_bytes > _MAX_HEADER_BYTES:
-        raise CheckpointCorrupt(name, f"its header claims {num_bytes} bytes, more than {_MAX_HEADER_BYTES}")
+        raise CheckpointUnsupported(f"header of {name}", f"more than {_MAX_HEADER_BYTES} bytes", "smaller headers")
     text = file.read(num_bytes)
     if len(text) < num_bytes or not text.startswith(b"{"):
         raise CheckpointCorrupt(name, "its header does not begin with a brace")

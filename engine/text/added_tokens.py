@@ -75,7 +75,10 @@ def _parsed(text: str) -> Subwords:
     try:
         subwords = Subwords.from_str(text)
     except Exception as error:
-        raise CheckpointCorrupt(FILE, "it is not a tokenizer of this library's format") from error
+        if not isinstance(parse_object(text.encode("utf-8", "replace"), FILE).get("model"), dict):
+            raise CheckpointCorrupt(FILE, "it has no model object") from error
+        reason = str(error)[:80]
+        raise CheckpointUnsupported(FILE, reason, "what release 0.23 of the library `tokenizers` reads") from error
     subwords.no_truncation()
     subwords.no_padding()
     return subwords

@@ -6,7 +6,7 @@ from pathlib import Path
 import sentencepiece
 
 from engine.checkpoint.folder import open_file
-from engine.errors import CheckpointCorrupt
+from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 
 _MAX_FILE_BYTES = 64 << 20
 _MIN_PIECES = 4  # three special pieces and something to write with
@@ -27,7 +27,7 @@ class PieceFile:
         with open_file(file) as opened:
             self._data = opened.read(_MAX_FILE_BYTES + 1)
         if len(self._data) > _MAX_FILE_BYTES:
-            raise CheckpointCorrupt(file.name, f"it is larger than {_MAX_FILE_BYTES} bytes")
+            raise CheckpointUnsupported(f"size of {file.name}", f"more than {_MAX_FILE_BYTES} bytes", "smaller files")
         self._library = self._load(self._data)
         size = self._library.get_piece_size()
         if size < _MIN_PIECES:

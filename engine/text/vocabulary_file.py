@@ -2,7 +2,7 @@
 
 from engine.checkpoint.folder import ModelFolder, open_file
 from engine.checkpoint.json_object import shown
-from engine.errors import CheckpointCorrupt
+from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 from engine.text.settings import MAX_TOKENS, checked_id
 
 _MAX_FILE_BYTES = 64 << 20
@@ -52,7 +52,7 @@ def read_text(folder: ModelFolder, name: str, max_bytes: int) -> str:
     with open_file(folder.file(name)) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise CheckpointCorrupt(name, f"it is larger than {max_bytes} bytes")
+        raise CheckpointUnsupported(f"size of {name}", f"more than {max_bytes} bytes", "smaller files")
     try:
         return data.decode()
     except UnicodeDecodeError:

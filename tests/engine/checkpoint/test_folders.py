@@ -285,7 +285,7 @@ def test_a_config_that_is_no_configuration_is_refused(content, tmp_path, single,
 
 
 def test_a_config_above_the_limit_is_refused_before_it_is_parsed(tmp_path, single, write_folder):
-    with pytest.raises(CheckpointCorrupt, match=r"config\.json .* more than 8388608 bytes"):
+    with pytest.raises(CheckpointUnsupported, match=r"config\.json .*more than 8388608 bytes"):
         open_checkpoint(write_folder(tmp_path, single, {"x": "x" * (9 << 20)}))
 
 

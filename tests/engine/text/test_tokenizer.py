@@ -204,3 +204,9 @@ def test_a_model_without_template_or_tokenizer_says_so(tmp_path):
 def test_a_broken_tokenizer_file_is_named(tmp_path):
     with pytest.raises(CheckpointCorrupt, match=r"tokenizer\.json"):
         load_tokenizer(folder(tmp_path, tokenizer__json="{}"))
+
+
+def test_a_tokenizer_file_of_a_kind_that_the_library_lacks_is_no_damage(tmp_path):
+    model = {"type": "Later", "vocab": {}}
+    with pytest.raises(CheckpointUnsupported, match=r"tokenizer\.json"):
+        load_tokenizer(folder(tmp_path, tokenizer__json=json.dumps({"version": "1.0", "model": model})))
