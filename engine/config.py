@@ -4,6 +4,7 @@ An architecture reads the keys it honours through `ConfigReader`. At the end, `f
 known to change the maths in some family: one that is set and was not read refuses the model.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -143,6 +144,38 @@ class ConfigReader:
         if len(values) != length or any(type(each) is not int or not 1 <= each <= _MAX_COUNT for each in values):
             raise CheckpointUnsupported(key, value, f"a whole number from 1 to {_MAX_COUNT}, or {length} of them")
         return values
+
+    def optional_count(self, key: str, default: int | None = None, *, least: int = 1) -> int | None:
+        """A whole number; the default when the key is absent, null or "auto"."""
+        value = self._config.get(key)
+        self._read.add(key)
+        if value is None or value == "auto":
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MAX_COUNT:
+            raise CheckpointUnsupported(key, value, f'a whole number from {least} to {_MAX_COUNT}, or "auto"')
+        return value
+
+    def limits(self, key: str) -> tuple[float, float]:
+        """The least and the greatest value of something that is above 0; infinite where the key does not say."""
+        value = self._value(key, [0.0, math.inf])
+        # JSON has no word for infinity: transformers writes an object, others leave JSON behind.
+        infinite = ({"__float__": "Infinity"}, math.inf, "Infinity")
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise CheckpointUnsupported(key, value, "a list of 2 numbers")
+        least, greatest = (math.inf if each in infinite else _finite(key, each) for each in value)
+        return least, greatest
+
+    def text(self, key: str) -> str:
+        """A text, or the texts of a list joined."""
+        value = self._value(key, None)
+        return value if isinstance(value, str) else "".join(self.texts(key))
+
+    def texts(self, key: str) -> list[str]:
+        """A list of texts of any length."""
+        value = self._value(key, [])
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise CheckpointUnsupported(key, value, "a list of texts")
+        return value
 
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number; the default when the key is absent or null."""

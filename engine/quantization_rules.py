@@ -22,7 +22,7 @@ Role = Literal["linear", "vocabulary", "kept"]
 Rule = Callable[[str, Weight, tuple[int, ...]], Quantization | None]
 
 _KEPT = re.compile(
-    r"(^|\.)(router|mlp\.gate|block_sparse_moe\.gate|mlp\.shared_expert_gate|wpe|places|types|distances|embed_positions"
+    r"(^|\.)(router|mlp\.gate|mixer\.gate|block_sparse_moe\.gate|mlp\.shared_expert_gate|wpe|places|types|distances|embed_positions"
     r"|relative_attention_bias|classifier|score|pooler|dense_head)(\.|$)"
 )
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|decoder_head)$")

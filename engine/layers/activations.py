@@ -26,6 +26,10 @@ def _relu(x: mx.array) -> mx.array:
     return mx.maximum(x, 0)
 
 
+def _relu_squared(x: mx.array) -> mx.array:
+    return mx.square(mx.maximum(x, 0))
+
+
 def _fused(activation: Activation) -> Activation:
     # On the CPU mx.compile would start a C++ compiler while serving.
     return mx.compile(activation, shapeless=True) if mx.metal.is_available() else activation
@@ -38,6 +42,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_new": _fused(_gelu_tanh),
     "gelu_pytorch_tanh": _fused(_gelu_tanh),
     "relu": _relu,
+    "relu2": _relu_squared,
     "tanh": mx.tanh,
 }
 

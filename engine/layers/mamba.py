@@ -20,6 +20,7 @@ class Mamba2Spec:
     """One layer of Mamba-2.
 
     kernel: width of the convolution
+    channels_last: the convolution's weights lie as MLX stores them
     eps: of the gated norm; None leaves the norm out
     norm_groups: parts of the inner size that the gated norm treats alone
     norm_first: the gate follows the norm instead of preceding it
@@ -31,6 +32,7 @@ class Mamba2Spec:
     conv_bias: bool
     input_bias: bool
     output_bias: bool
+    channels_last: bool
     eps: float | None
     norm_groups: int = 1
     norm_first: bool = False
@@ -70,7 +72,9 @@ class Mamba2(Module):
         space = spec.space
         projected = space.inner_size + space.mixed_size + space.num_heads
         self.in_proj = Linear(spec.hidden_size, projected, bias=spec.input_bias)
-        self.conv1d = CausalConvolution(space.mixed_size, spec.kernel, bias=spec.conv_bias, activation="silu")
+        self.conv1d = CausalConvolution(
+            space.mixed_size, spec.kernel, bias=spec.conv_bias, channels_last=spec.channels_last, activation="silu"
+        )
         self.A_log, self.dt_bias, self.D = (mx.zeros((space.num_heads,)) for _ in range(3))
         if spec.eps is not None:
             self.norm = GroupedGatedNorm(space.inner_size, spec.eps, spec.norm_groups, norm_first=spec.norm_first)
@@ -120,6 +124,7 @@ class MambaSpec:
     kernel: int
     conv_bias: bool
     bias: bool
+    channels_last: bool
     eps: float
 
 
@@ -133,7 +138,9 @@ class Mamba(Module):
     def __init__(self, layer: int, spec: MambaSpec) -> None:
         channels, size = spec.num_channels, spec.state_size
         self.in_proj = Linear(spec.hidden_size, 2 * channels, bias=spec.bias)
-        self.conv1d = CausalConvolution(channels, spec.kernel, bias=spec.conv_bias, activation="silu")
+        self.conv1d = CausalConvolution(
+            channels, spec.kernel, bias=spec.conv_bias, channels_last=spec.channels_last, activation="silu"
+        )
         self.x_proj = Linear(channels, spec.step_rank + 2 * size)
         self.dt_proj = Linear(spec.step_rank, channels, bias=True)
         self.dt_layernorm = RMSNorm(spec.step_rank, spec.eps)

@@ -30,30 +30,31 @@ TOLERANCE = 1e-4
 WITHIN_HEADS = (
     *("head_dim", "d_kv", "query_pre_attn_scalar"),
     *("global_head_dim", "laurel_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
+    *("mamba_n_heads", "mamba_num_heads", "num_heads", "mamba_d_state", "ssm_state_size", "state_size"),
+    "mamba_dt_rank",
 )
 WIDTHS = (
     *("hidden_size", "intermediate_size", "moe_intermediate_size", "dim", "hidden_dim", "n_embd", "n_inner"),
     *("d_model", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "kv_lora_rank", *WITHIN_HEADS),
     *("prefix_dense_intermediate_size", "intermediate_size_mlp", "hidden_size_per_layer_input"),
     *("block_ff_dim", "shared_expert_intermediate_size", "linear_key_head_dim", "linear_value_head_dim"),
+    *("shared_intermediate_size", "moe_shared_expert_intermediate_size", "moe_latent_size", "mamba_d_ssm"),
 )
 # Axes that count tokens, places, experts, heads, labels or kinds of text: they keep their length.
 COUNTS = (
-    (
-        r"(embed_tokens(_per_layer)?|shared|wte|embed_in|embed_out|lm_head|words?_embeddings|tok_embeddings)\.weight",
-        {0},
-    ),
+    (r"(embed_tokens(_per_layer)?|embeddings|shared|wte|embed_in|embed_out|lm_head)\.weight", {0}),
+    (r"(words?_embeddings|tok_embeddings)\.weight", {0}),
     (r"(embed_positions|wpe|position_embeddings|token_type_embeddings)\.weight", {0}),
-    (r"(lm_head|router|router\.layer|(block_sparse_moe|mlp|feed_forward)\.gate)\.(weight|bias)", {0}),
+    (r"(lm_head|router|router\.layer|(block_sparse_moe|mlp|feed_forward|mixer)\.gate)\.(weight|bias)", {0}),
     (r"(^classifier|classifier\.out_proj)\.(weight|bias)", {0}),
-    (r"(gate_up_proj|down_proj)(_bias)?$|sinks$|switch_mlp\.|put_linear\.weight$", {0}),
+    (r"(gate_up_proj|down_proj)(_bias)?$|sinks$|switch_mlp\.|moe\.\w+put_linear\.weight$", {0}),
     (r"(e_score_correction|expert)_bias$", {0, 1}),
     (r"act_fn\.", {0}),
     (r"relative_attention_bias|final_logits_bias", {0, 1}),
     (r"altup\.(correction|prediction)_coefs\.weight$", {0, 1}),
     (r"router\.proj\.weight$|per_expert_scale$|layer_scalar$", {0}),
     (r"conv1?d?\.weight$", {1, 2}),
-    (r"in_proj_(a|b|ba)\.weight$|A_log$|dt_bias$|shared_expert_gate\.weight$", {0}),
+    (r"in_proj_(a|b|ba)\.weight$|linear_attn\.(A_log|dt_bias)$|shared_expert_gate\.weight$", {0}),
 )
 NORM_PER_HEAD = re.compile(r"[qk]_norm\.weight$")
 # How weights are packed, and the relative RMS of what comes out against float32, at most: median 0.02, 0.3 and 0.4,
@@ -64,7 +65,10 @@ MODES: dict[str, tuple[dict[str, Any], float]] = {
     "mxfp4": ({"bits": 4, "group_size": 32, "mode": "mxfp4"}, 0.9),
 }
 # Gated DeltaNet reads its memory through a norm, which makes what is left of a rounded key as long as the key was.
-MORE_SENSITIVE = {"qwen3_5_text": 2.6, "qwen3_5_moe_text": 2.6, "qwen3_next": 2.6, "lfm2": 1.1, "qwen2_moe": 1.4}
+MORE_SENSITIVE = {
+    **{"qwen3_5_text": 2.6, "qwen3_5_moe_text": 2.6, "qwen3_next": 2.6, "lfm2": 1.1, "qwen2_moe": 1.4},
+    **{"jamba": 1.4, "mamba2": 1.4},
+}
 UNSCALED = ("gemma3n_text", "gemma4_text")  # their norms of keys hold the scale of scores
 # The kernels round activations to 15 bits; relative RMS.
 KERNELS_TOLERANCE = 5e-4
@@ -102,7 +106,9 @@ def factor(config: dict[str, Any]) -> int:
 
 def widened(config: dict[str, Any], times: int) -> dict[str, Any]:
     """The same model with wider layers; frequencies of longer heads repeat."""
-    wide = config | {key: config[key] * times for key in WIDTHS if isinstance(config.get(key), int)}
+    # The heads of Mamba-2 become more, not longer: its steps lie beside them in one projection.
+    longer = [key for key in WIDTHS if key != "head_dim"] if "num_heads" in config else WIDTHS
+    wide = config | {key: config[key] * times for key in longer if isinstance(config.get(key), int)}
     if isinstance(config.get("intermediate_size"), list):
         wide["intermediate_size"] = [size * times for size in config["intermediate_size"]]
     for key in ("rope_parameters", "rope_scaling"):
@@ -146,7 +152,35 @@ def in_mlx_s_layout(config: dict[str, Any], weights: Arrays) -> Arrays:
         return with_parted_experts(weights)
     if model_type == "granitemoe":
         weights = with_parted_gates(weights)
-    return stacked(weights)
+    if model_type == "nemotron_h":
+        names = {".switch_mlp.up_proj.": ".switch_mlp.fc1.", ".switch_mlp.down_proj.": ".switch_mlp.fc2."}
+        for theirs, ours in names.items():
+            weights = {name.replace(theirs, ours): array for name, array in stacked(weights).items()}
+        return weights
+    return in_halves(weights) if model_type == "granitemoehybrid" else stacked(weights)
+
+
+def in_halves(weights: Arrays) -> Arrays:
+    """Granite 4: gate and up of the experts apart, and those of the MLP where there are no experts."""
+    result: Arrays = {}
+    has_experts = any(".block_sparse_moe." in name for name in weights)
+    for name, array in weights.items():
+        for theirs, ours, axis in (
+            (".block_sparse_moe.", ".block_sparse_moe.switch_mlp.", 1),
+            (".shared_mlp.", ".mlp.", 0),
+        ):
+            if axis == 0 and has_experts:
+                continue
+            if f"{theirs}input_linear." in name:
+                for part, half in zip(("gate_proj", "up_proj"), mx.split(array, 2, axis=axis), strict=True):
+                    result[name.replace(f"{theirs}input_linear", f"{ours}{part}")] = mx.contiguous(half)
+                break
+            if f"{theirs}output_linear." in name:
+                result[name.replace(f"{theirs}output_linear", f"{ours}down_proj")] = array
+                break
+        else:
+            result[name] = array
+    return result
 
 
 def with_parted_experts(weights: Arrays) -> Arrays:

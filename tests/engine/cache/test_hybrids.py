@@ -9,7 +9,7 @@ from engine.engine import EngineSettings
 from engine.sampling.params import SamplingParams
 from tests.engine.cache.test_prefixes import answers, conversations
 
-FAMILIES = ["lfm2", "qwen3-5-text", "qwen3-next"]
+FAMILIES = ["lfm2", "qwen3-5-text", "qwen3-next", "mamba2", "granitemoehybrid", "falcon-h1", "nemotron-h", "jamba"]
 PLAIN = EngineSettings(prefix_bytes=0, max_rows=1)
 
 
@@ -78,4 +78,5 @@ def test_paused_sequences_go_on_as_if_they_had_never_been_paused(path):
     engine = Engine(path, EngineSettings(kv_bytes=700_000, max_rows=4))
     found, _ = answers(engine, prompts, max_tokens=600)
     assert found == alone
-    assert engine.stats.num_preemptions > 0
+    if path.name != "mamba2":  # which keeps nothing that grows
+        assert engine.stats.num_preemptions > 0
