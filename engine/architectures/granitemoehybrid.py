@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 import mlx.core as mx
 
 from engine.attention.batch import Batch
+from engine.cache.spec import index_in_kind
 from engine.config import ConfigReader
 from engine.configs.mamba2 import read_mamba2
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM, Mixing, Pointwise
-from engine.layers.hybrid import index_in_kind
 from engine.layers.mamba import Mamba2
 from engine.layers.mlp import FusedMLP, GatedMLP
 from engine.layers.module import Module

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
+from engine.cache.spec import index_in_kind
 from engine.config import ConfigReader
 from engine.configs.convolutions import are_channels_last
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import Mixing, Pointwise, PreNormBlock
-from engine.layers.hybrid import index_in_kind
 from engine.layers.mamba import Mamba, MambaSpec
 from engine.layers.mlp import GatedMLP
 from engine.layers.norm import RMSNorm

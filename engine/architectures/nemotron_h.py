@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator
 
 import mlx.core as mx
 
+from engine.cache.spec import index_in_kind
 from engine.config import ConfigReader
 from engine.configs.convolutions import are_channels_last
 from engine.errors import CheckpointUnsupported
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM
 from engine.layers.experts import stack_experts, stacked_name
-from engine.layers.hybrid import index_in_kind
 from engine.layers.mamba import Mamba2, Mamba2Spec
 from engine.layers.mixer_block import MixerBlock, rename_backbone
 from engine.layers.mlp import MLP
