@@ -3,8 +3,7 @@
 from engine.config import ConfigReader
 from engine.configs.convolutions import are_channels_last
 from engine.layers.causal import CausalLM
-from engine.layers.mamba import Mamba2, Mamba2Spec
-from engine.layers.mixer_block import MixerBlock, rename_backbone
+from engine.layers.mamba import Mamba2, Mamba2Spec, MixerBlock, rename_backbone
 from engine.layers.norm import RMSNorm
 from engine.layers.state_space import HeadSpaceSizes
 

@@ -11,11 +11,10 @@ from engine.errors import CheckpointUnsupported
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM
 from engine.layers.experts import stack_experts, stacked_name
-from engine.layers.mamba import Mamba2, Mamba2Spec
-from engine.layers.mixer_block import MixerBlock, rename_backbone
+from engine.layers.mamba import Mamba2, Mamba2Spec, MixerBlock, rename_backbone
 from engine.layers.mlp import MLP
 from engine.layers.norm import RMSNorm
-from engine.layers.plain_experts import PlainExpertsMLP
+from engine.layers.routed_mlp import PlainExpertsMLP
 from engine.layers.router import Routing
 from engine.layers.state_space import HeadSpaceSizes
 

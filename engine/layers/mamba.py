@@ -1,5 +1,6 @@
 """Mixers with selective state spaces in the place of attention. Know numbers and batches; know no configuration."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -108,6 +109,29 @@ class Mamba2(Module):
         limits = space.shortest, space.longest
         found, state = self._native.state_space(mixed, steps, *constants, state, *sizes, *limits)
         return found, state
+
+
+class MixerBlock(Module):
+    """x + mixer(norm(x)).
+
+    pointwise: the mixer looks at every token by itself, and takes no batch
+    """
+
+    def __init__(self, mixer: Callable[..., mx.array], norm: RMSNorm, *, pointwise: bool = False) -> None:
+        self.mixer = mixer
+        self.norm = norm
+        self._pointwise = pointwise
+
+    def __call__(self, x: mx.array, batch: Batch) -> mx.array:
+        normed = self.norm(x)
+        return x + (self.mixer(normed) if self._pointwise else self.mixer(normed, batch))
+
+
+def rename_backbone(name: str) -> str:
+    """Our name for a part of the frame that Mamba's checkpoints call `backbone`."""
+    if name.startswith("backbone."):
+        name = f"model.{name.removeprefix('backbone.')}"
+    return name.replace("model.embeddings.", "model.embed_tokens.").replace("model.norm_f.", "model.norm.")
 
 
 @dataclass(frozen=True, slots=True)
