@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.attention.batch import Batch
+from engine.cache.rotations import RotationRule
 from engine.cache.slots import Slot
 from engine.model import CausalModel
 from engine.requests import GenerationRequest, SampledToken
@@ -18,11 +19,21 @@ class BeamRow:
     slot: the prompt's keys and values, which are copied for every beam
     logits: (1, vocab_size), of the first token
     end_ids: tokens that finish a beam
+    rotation: how rotations depend on the length; None where they do not
     """
 
-    def __init__(self, request: GenerationRequest, slot: Slot, logits: mx.array, end_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        slot: Slot,
+        logits: mx.array,
+        end_ids: frozenset[int],
+        rotation: RotationRule | None = None,
+    ) -> None:
         self.search = BeamSearch(request.sampling, end_ids)
         self._params = request.sampling
+        self._prompt_ids = request.prompt_ids
+        self._rotation = rotation
         self._end_ids = sorted(end_ids)
         self._slab = slot.slab.copied(slot.index, self._params.num_beams)
         self._slots = [slot.of(self._slab, beam) for beam in range(self._params.num_beams)]
@@ -31,6 +42,9 @@ class BeamRow:
     def advance(self, model: CausalModel) -> None:
         """Add a token to every beam; nothing once the search is done."""
         if self.search.done:
+            return
+        if self._outgrown:
+            self._restart(model)
             return
         batch = Batch(self._slots)
         hidden = model(mx.array([[beam.tokens[-1]] for beam in self.search.running]), batch)
@@ -41,6 +55,23 @@ class BeamRow:
     def tokens(self) -> tuple[SampledToken, ...]:
         """The best beam's tokens."""
         return tuple(SampledToken(token_id) for token_id in self.search.best)
+
+    @property
+    def _outgrown(self) -> bool:
+        """True when the next token changes the rotation of all of a beam's tokens."""
+        first = self._slots[0]
+        return self._rotation is not None and self._rotation.restarts(first.planned_length, first.length + 1)
+
+    def _restart(self, model: CausalModel) -> None:
+        """Add a token to every beam, with all of its tokens rotated anew."""
+        logits = []
+        for slot, beam in zip(self._slots, self.search.running, strict=True):
+            tokens = [*self._prompt_ids, *beam.tokens]
+            slot.length, slot.planned_length = 0, len(tokens)
+            batch = Batch([slot])
+            logits.append(model.logits(model(mx.array([tokens]), batch)[:, -1]))
+            batch.advance(len(tokens))
+        self._continue(mx.concatenate(logits, axis=0))
 
     def _continue(self, logits: mx.array) -> None:
         logits = logits.astype(mx.float32)

@@ -13,6 +13,7 @@ from engine.device import Device
 from engine.errors import CheckpointUnsupported
 from engine.footprint import free_bytes
 from engine.layers.module import EncoderDecoder
+from engine.layers.rope import rotation_rule
 from engine.model import CausalModel
 from engine.settings import EngineSettings, ModelInfo
 
@@ -54,6 +55,8 @@ def prefix_store(
         return PrefixStore(limit_bytes, size, needs_state=needs_state)
     # What changes the stored numbers besides the weights on disk.
     kind = f"{size} {settings.kv_bits}" if settings.bits is None else f"{size} {settings.kv_bits} {settings.bits}"
+    if rotation_rule(model) is not None:
+        kind += " rotated by length"
     tier = DiskTier(settings.prefix_folder / fingerprint(checkpoint, kind), settings.prefix_disk_bytes)
     store = PrefixStore(limit_bytes, size, tier, needs_state=needs_state)
     for path, is_snapshot in tier.known():

@@ -22,6 +22,7 @@ from engine.errors import GrammarInvalid, ParameterInvalid
 from engine.footprint import measure
 from engine.launched import Launched, ScoredPrompt
 from engine.layers.module import EncoderDecoder
+from engine.layers.rope import rotation_rule
 from engine.model import OnProgress, build_model
 from engine.requests import FinishReason, GenerationRequest, PrefixNote, SampledToken, StepOutput, TokenIds
 from engine.runner import Runner
@@ -64,8 +65,10 @@ class Engine:
         self._prefixes = prefix_store(settings, checkpoint, model, weight_bytes)
         self.info = describe(checkpoint, model, settings, device, self._kv_budget)
         slots = SlotPool(model.cache, layout, self._kv_budget, device.native)
-        points = SnapshotPoints(ends, interval_for(token_bytes))
-        self._runner = Runner(model, slots, self._prefixes, self.info.vocab_size, ends, points, starts, device.native)
+        points, rotation = SnapshotPoints(ends, interval_for(token_bytes)), rotation_rule(model)
+        self._runner = Runner(
+            model, slots, self._prefixes, self.info.vocab_size, ends, points, starts, device.native, rotation
+        )
         self._grammars = GrammarCompiler(lambda: load_tokenizer(checkpoint), self.info.vocab_size, ends)
         self._step_time = StepTime(settings.max_gap_ms / 1000, settings.prefill_chunk_tokens)
         self._scheduler = Scheduler(
@@ -76,6 +79,7 @@ class Engine:
             self._runner.pause,
             has_source=bool(starts),
             endless_tokens=self.info.context_length if self.info.endless else None,
+            rotation=rotation,
         )
         self._read_at, self._busy = monotonic(), False
         self._before_launch = settings.before_launch
@@ -100,7 +104,7 @@ class Engine:
             raise ParameterInvalid("request_id", f"Request {request.request_id} is already running.")
         if request.sampling.grammar is not None:
             grammar = grammar or self.compile(request.sampling.grammar)
-        sequence = Sequence(request, monotonic(), self._scheduler.longest(request)[0])
+        sequence = Sequence(request, monotonic())
         if grammar is not None:
             self._runner.follow(sequence, grammar)
         self._live[request.request_id] = sequence
@@ -114,7 +118,7 @@ class Engine:
 
     def cached_tokens(self, tokens: TokenIds) -> int:
         """Tokens of a prompt that the prefix cache has; changes nothing."""
-        return self._prefixes.cached_tokens(tokens, len(tokens) - 1)
+        return self._prefixes.cached_tokens(self._runner.keys(tokens, len(tokens)), len(tokens) - 1)
 
     @property
     def has_work(self) -> bool:
@@ -262,17 +266,19 @@ class Engine:
         again, now, is_scored = sequence.begun_at is not None, monotonic(), sequence.to_score
         cached = self._runner.begin(sequence)
         if not again:
-            sequence.begun_at, sequence.prefix = now, self._prefix_note(sequence.tokens, cached, is_scored=is_scored)
+            sequence.begun_at, sequence.prefix = now, self._prefix_note(sequence, cached, is_scored=is_scored)
         return cached
 
-    def _prefix_note(self, tokens: list[int], cached: int, *, is_scored: bool) -> PrefixNote | None:
+    def _prefix_note(self, sequence: Sequence, cached: int, *, is_scored: bool) -> PrefixNote | None:
         if self.info.kind == "encoder-decoder" or not self._prefixes.limit_bytes:
             return None
+        tokens = sequence.tokens
         most = len(tokens) - 1
         if cached >= most or is_scored:
             return PrefixNote(cached)
-        match = self._prefixes.find(tokens, most)
-        stored_token = match.stored_token if match.num_tokens == cached else None
+        match = self._prefixes.find(self._runner.keys(tokens, sequence.rotated), most)
+        is_token = match.stored_token is not None and match.stored_token < self.info.vocab_size
+        stored_token = match.stored_token if is_token and match.num_tokens == cached else None
         return PrefixNote(cached, stored_token, tokens[cached])
 
     def _finish_reason(self, sequence: Sequence, token: SampledToken) -> FinishReason | None:

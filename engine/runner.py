@@ -11,13 +11,14 @@ from engine.beam_row import BeamRow
 from engine.cache.blocks import cut, put
 from engine.cache.layout import Content
 from engine.cache.prefix import Block, PrefixStore
+from engine.cache.rotations import RotationRule
 from engine.cache.slots import Slot, SlotPool
 from engine.cache.snapshot_points import SnapshotPoints
 from engine.launched import Launched, ScoredPrompt
 from engine.layers.module import EncoderDecoder
 from engine.model import CausalModel
 from engine.native.kernels import Kernels
-from engine.requests import GenerationRequest
+from engine.requests import GenerationRequest, TokenIds
 from engine.sampling.grammar import GrammarRow, find_masks
 from engine.sampling.sampler import Sampled, SamplerRow, sample
 from engine.sampling.scores import Scores, score_prompt
@@ -66,6 +67,7 @@ class Runner:
     snapshot_points: where prompts are cut so that the state behind them can be kept
     start_ids: what the decoder of an encoder-decoder model begins with
     kernels: the device's, or None
+    rotation: how rotations depend on the length; None where they do not
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class Runner:
         snapshot_points: SnapshotPoints,
         start_ids: tuple[int, ...] = (),
         kernels: Kernels | None = None,
+        rotation: RotationRule | None = None,
     ) -> None:
         self._model = model
+        self._rotation = rotation
         self._encoder = model if isinstance(model, EncoderDecoder) else None
         self._slots = slots
         self._prefixes = prefixes
@@ -113,11 +117,11 @@ class Runner:
         assert isinstance(row, RunningSequence)  # beams are never begun again
         assert sequence.held is not None  # the scheduler has reserved a slot
         source_length = len(sequence.request.prompt_ids) if self._encoder is not None else 0
-        row.slot = self._slots.take(sequence.held, sequence.planned, source_length)
+        row.slot = self._slots.take(sequence.held, sequence.rotated, source_length)
         if self._encoder is not None or sequence.to_score:
             return 0
         tokens = sequence.tokens
-        match = self._prefixes.find(tokens, len(tokens) - 1)
+        match = self._prefixes.find(self._keys(sequence), min(len(tokens) - 1, self._num_shared(sequence)))
         put(match.contents, match.counts, row.slot)
         if match.state is not None:
             row.slot.restore_state(match.state)
@@ -167,12 +171,16 @@ class Runner:
         row = self._running.get(sequence)
         if self._encoder is not None or not isinstance(row, RunningSequence) or row.slot is None:
             return
-        known = min(sequence.num_tokens, row.slot.length)
+        known = min(sequence.num_tokens, row.slot.length, self._num_shared(sequence))
         size = self._prefixes.block_tokens
         if last or known % size == 0:
-            self._computed += self._store(sequence.tokens, max(0, known - 2 * size), known, row.slot.tokens)
+            self._computed += self._store(self._keys(sequence), max(0, known - 2 * size), known, row.slot.tokens)
         if last and known == row.slot.length:
-            self._computed += self._store_state(sequence.tokens[:known], row.slot)
+            self._computed += self._store_state(self._keys(sequence)[:known], row.slot)
+
+    def keys(self, tokens: TokenIds, rotated: int) -> list[int]:
+        """The tokens by which the prefix cache finds a text whose rotation is chosen by `rotated` tokens."""
+        return [*tokens] if self._rotation is None else self._rotation.keys(tokens, rotated)
 
     def end_ids_of(self, request: GenerationRequest) -> frozenset[int]:
         """Tokens that end this request."""
@@ -241,8 +249,8 @@ class Runner:
         if sequence.prompt_left == 0 and sequence.sampled:
             last = self._sample(hidden[:, -1], [(sequence, row)], work)
         blocks = self._cut_prompt(sequence, start, batch)
-        if sequence.prefilled in sequence.snapshots:
-            blocks += self._store_state(sequence.tokens[: sequence.prefilled], row.held)
+        if sequence.prefilled in sequence.snapshots and sequence.prefilled <= self._num_shared(sequence):
+            blocks += self._store_state(self._keys(sequence)[: sequence.prefilled], row.held)
         work.blocks += blocks
         mx.async_eval(last, work.marks[-1], self._slots.arrays, _arrays(blocks))  # type: ignore[no-untyped-call]  # mlx's stub lacks it
 
@@ -267,7 +275,7 @@ class Runner:
 
     def _start_search(self, sequence: Sequence, row: RunningSequence, hidden: mx.array, work: _Work) -> None:
         ends = self.end_ids_of(sequence.request)
-        search = BeamRow(sequence.request, row.held, self._model.logits(hidden[:, -1]), ends)
+        search = BeamRow(sequence.request, row.held, self._model.logits(hidden[:, -1]), ends, self._rotation)
         self._slots.release(row.held)
         self._running[sequence] = search
         work.searches.append((sequence, search))
@@ -280,7 +288,14 @@ class Runner:
         is_end = sequence.prompt_left == 0 and not sequence.outputs
         is_due = sequence.prefilled in sequence.snapshots
         end = sequence.prefilled if is_end or is_due else sequence.prefilled - sequence.prefilled % size
-        return self._store(sequence.tokens, start, end, batch.tokens)
+        return self._store(self._keys(sequence), start, min(end, self._num_shared(sequence)), batch.tokens)
+
+    def _keys(self, sequence: Sequence) -> list[int]:
+        return self.keys(sequence.tokens, sequence.rotated)
+
+    def _num_shared(self, sequence: Sequence) -> int:
+        """Tokens whose keys and values another sequence may have, as they were rotated like its own."""
+        return sequence.num_tokens if sequence.alone_from is None else min(sequence.num_tokens, sequence.alone_from)
 
     def _store_state(self, tokens: list[int], slot: Slot) -> list[Block[Content]]:
         """Store a snapshot of the state behind these tokens, where layers keep one and none is stored."""

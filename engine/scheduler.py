@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from engine.cache.kv_budget import KVBudget, capacity_for
+from engine.cache.rotations import RotationRule
 from engine.requests import GenerationRequest
 from engine.sequence import Sequence
 
@@ -84,6 +85,7 @@ class Scheduler:
     """Run at most `max_rows` sequences, as memory allows; prefill their prompts in chunks that keep streams running.
 
     endless_tokens: sequences that grow longer go on without their oldest tokens; None skips nothing
+    rotation: how rotations depend on the length; None where they do not
     has_source: an encoder takes the whole prompt at once; the decoder's own tokens are apart from it
     begin: called when a sequence is first worked on; returns the number of its tokens that are cached
     pause: called when a sequence has to give its slot back; it is begun again later
@@ -96,6 +98,7 @@ class Scheduler:
     pause: Callable[[Sequence], None] = lambda _: None
     has_source: bool = False
     endless_tokens: int | None = None
+    rotation: RotationRule | None = None
     num_preemptions: int = 0
     _waiting: list[Sequence] = field(default_factory=list)
     _running: list[Sequence] = field(default_factory=list)
@@ -170,6 +173,7 @@ class Scheduler:
         for sequence in sorted(ready, key=lambda each: each.score(now)):
             if self.endless_tokens is not None and sequence.num_tokens >= self.endless_tokens:
                 sequence.shorten(self.endless_tokens)
+            self._choose_rotation(sequence)
             if len(self._running) >= self.max_rows or not self._take(sequence):
                 return
             self._waiting.remove(sequence)
@@ -187,6 +191,20 @@ class Scheduler:
         sequence.held = self.kv_budget.take(start, source)
         self.kv_budget.hold(extra * self.kv_budget.needed_bytes(start, source))
         return True
+
+    def _choose_rotation(self, sequence: Sequence) -> None:
+        """Have the tokens that are about to be prefilled choose the rotation, where it depends on the length."""
+        if self.rotation is None:
+            return
+        if sequence.num_tokens < sequence.rotated or self.rotation.restarts(sequence.rotated, sequence.num_tokens):
+            sequence.rotated = sequence.num_tokens
+        sequence.alone_from = self.rotation.alone_from(sequence.rotated)
+
+    def _outgrows(self, sequence: Sequence) -> bool:
+        """True when one more token changes the rotation of all of a sequence's tokens; a search sees to its own."""
+        if self.rotation is None or sequence.searched or sequence.held is None:
+            return False
+        return self.rotation.restarts(sequence.rotated, self._needed(sequence))
 
     def _stop(self, sequence: Sequence) -> None:
         self._running.remove(sequence)
@@ -208,6 +226,8 @@ class Scheduler:
         if self.endless_tokens is not None:
             for sequence in [each for each in decode if self._needed(each) > self.endless_tokens]:
                 self._stop(sequence)
+        for sequence in [each for each in decode if self._outgrows(each)]:
+            self._stop(sequence)
         for sequence in sorted(decode, key=lambda each: each.score(now)):
             while sequence.held is not None and not self._grown(sequence):
                 victims = [each for each in self._running if not each.searched]

@@ -15,7 +15,8 @@ class Sequence:
     """One request on its way through the engine. Counts are tokens.
 
     arrival: seconds on the engine's clock
-    planned: tokens that it may come to hold
+    rotated: tokens that the prompt's rotation is chosen by, where it depends on the length
+    alone_from: the position from which on each token has a rotation of its own, so that it is prefilled by itself
     outputs: tokens read and reported
     to_prefill: tokens whose keys and values must be stored before the next one can be sampled: the prompt, and after a
         pause what was written so far
@@ -35,7 +36,8 @@ class Sequence:
 
     request: GenerationRequest
     arrival: float = 0.0
-    planned: int = 0
+    rotated: int = 0
+    alone_from: int | None = None
     outputs: list[int] = field(default_factory=list)
     to_prefill: int = 0
     prefilled: int = 0
@@ -53,7 +55,7 @@ class Sequence:
     finished: bool = False
 
     def __post_init__(self) -> None:
-        self.to_prefill = len(self.request.prompt_ids)
+        self.to_prefill = self.rotated = len(self.request.prompt_ids)
 
     def force(self, count: int) -> None:
         """Count the newest outputs as given without a step; their keys and values are still to be computed."""
@@ -69,6 +71,8 @@ class Sequence:
     def piece(self, budget: int) -> int:
         """The number of tokens to prefill next: at most `budget`, and none beyond the next snapshot."""
         stop = next((length for length in self.snapshots if length > self.prefilled), self.to_prefill)
+        if self.alone_from is not None:
+            stop = min(stop, max(self.alone_from, self.prefilled + 1))
         return min(self.prompt_left, budget, stop - self.prefilled)
 
     @property

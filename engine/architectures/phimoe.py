@@ -50,7 +50,7 @@ class Model(ExpertsLM):
         config.expect("num_experts_per_tok", 2)
         sizes = HeadSizes(*config.heads())
         num_layers = config.count("num_hidden_layers")
-        rope = Rope(_rope(config, sizes.head_dim))
+        rope = Rope(_rope(config, sizes.head_dim), recomputes=True)
         routing = Routing(config.count("num_local_experts", 16), 2, "softmax", renormalise=False)
         self._num_experts = routing.num_experts
         super().__init__(

@@ -24,13 +24,13 @@ class Batch:
     have several.
 
     offsets: position of each row's first new token: an int for a single row, else (rows,) int32
-    planned_lengths: tokens each row may reach
+    planned_lengths: tokens that each row's rotation is chosen by, where it depends on the length
     """
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = slots
         self._views = [_view(list(same)) for _, same in groupby(slots, key=lambda slot: id(slot.slab))]
-        self.planned_lengths = [slot.planned_length for slot in slots]
+        self.planned_lengths = [max(slot.planned_length, slot.length + 1) for slot in slots]
         self.offsets: int | mx.array = slots[0].length if len(slots) == 1 else mx.array([each.length for each in slots])
 
     def attend(

@@ -208,7 +208,7 @@ class Slot:
     """A sequence's place in a slab.
 
     length: tokens stored, counting those of a pass that is on its way
-    planned_length: tokens the sequence may reach; source_length: tokens of its source
+    planned_length: tokens that are prefilled with one rotation; source_length: tokens of its source
     """
 
     def __init__(self, slab: Slab, index: int, planned_length: int, source_length: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -75,7 +75,17 @@ class Checkpoint:
         """Tokens that the model was made for; None where its configuration does not say."""
         text = self.config.get("text_config")
         config = text if isinstance(text, dict) else self.config
-        return next((config[key] for key in _CONTEXT_KEYS if isinstance(config.get(key), int)), None)
+        trained = next((config[key] for key in _CONTEXT_KEYS if isinstance(config.get(key), int)), None)
+        return None if trained is None else int(trained * _stretch(config))
+
+
+def _stretch(config: Mapping[str, Any]) -> float:
+    """Times the trained length that dynamic scaling reaches; the other scalings state the length that they reach."""
+    scaling = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(scaling, dict) or scaling.get("rope_type", scaling.get("type")) != "dynamic":
+        return 1.0
+    factor = scaling.get("factor")
+    return float(factor) if isinstance(factor, int | float) and 1 <= factor <= 1000 and "alpha" not in scaling else 1.0
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

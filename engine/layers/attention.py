@@ -7,7 +7,6 @@ import mlx.core as mx
 
 from engine.attention.attend import AttentionOptions
 from engine.attention.batch import Batch
-from engine.attention.qkv import join_heads, split_heads
 from engine.layers.linear import FusedProjections, Linear, Norm, ResidualBranch
 from engine.layers.norm import RMSNorm, UnscaledRMSNorm
 from engine.layers.position import PositionScaling
@@ -105,8 +104,7 @@ class SelfAttention(ResidualBranch):
     def _rotated(self, x: mx.array, batch: Batch) -> mx.array:
         """Rows that rotate at different speeds, one after the other."""
         assert self._rope is not None  # asked of rotated layers alone
-        heads = split_heads(x, x.shape[-1] // self._sizes.head_dim)
-        return join_heads(self._rope(heads, batch.offsets, batch.planned_lengths))
+        return self._rope.side_by_side(x, self._sizes.head_dim, batch.offsets, batch.planned_lengths)
 
     @property
     def options(self) -> AttentionOptions:

@@ -37,6 +37,9 @@ class GatedAttention(Module):
         queries, gate = mx.split(self.q_proj(x).reshape(*shape, sizes.num_heads, -1), 2, axis=-1)
         queries = self.q_norm(queries).reshape(*shape, -1)
         keys = self.k_norm(self.k_proj(x).reshape(*shape, sizes.num_kv_heads, -1)).reshape(*shape, -1)
+        rotation = self._rope.rotation(batch.planned_lengths)
+        if rotation is None:
+            queries, keys = self._rotated(queries, batch), self._rotated(keys, batch)
         attended = batch.attend(
             self._layer,
             queries,
@@ -44,6 +47,10 @@ class GatedAttention(Module):
             self.v_proj(x),
             AttentionOptions(sizes.score_scale),
             head_dim=sizes.head_dim,
-            rotation=self._rope.rotation(batch.planned_lengths),
+            rotation=rotation,
         )
         return self.o_proj(attended * mx.sigmoid(gate.reshape(*shape, -1)))
+
+    def _rotated(self, x: mx.array, batch: Batch) -> mx.array:
+        """Rows that rotate at different speeds, one after the other."""
+        return self._rope.side_by_side(x, self._sizes.head_dim, batch.offsets, batch.planned_lengths)

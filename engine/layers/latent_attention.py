@@ -91,15 +91,13 @@ class LatentAttention(Module):
     def __call__(self, x: mx.array, batch: Batch) -> mx.array:
         """x: (rows, length, hidden_size); returns the same shape."""
         sizes, shape = self._sizes, x.shape[:2]
-        attended = batch.attend(
-            self._layer,
-            self._queries(x),
-            self._keys(x),
-            None,
-            self._options,
-            head_dim=sizes.rope_dim + sizes.rank,
-            rotation=self._rope.rotation(batch.planned_lengths),
-        )
+        head_dim, rotation = sizes.rope_dim + sizes.rank, self._rope.rotation(batch.planned_lengths)
+        queries, keys = self._queries(x), self._keys(x)
+        if rotation is None:
+            rows = batch.offsets, batch.planned_lengths
+            queries = self._rope.side_by_side(queries, head_dim, *rows)
+            keys = self._rope.side_by_side(keys, head_dim, *rows)
+        attended = batch.attend(self._layer, queries, keys, None, self._options, head_dim=head_dim, rotation=rotation)
         values = self.unembed_out(attended.reshape(*shape, sizes.num_heads, sizes.rank))
         return self.o_proj(values.reshape(*shape, -1))
 

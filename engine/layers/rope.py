@@ -1,12 +1,16 @@
 """Rotary positions with every published scaling, from plain numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import mlx.core as mx
 
-from engine.attention.qkv import Rotation
+from engine.attention.qkv import Rotation, join_heads, split_heads
+from engine.cache.rotations import RotationRule
 from engine.config import RopeSpec
+from engine.errors import CheckpointUnsupported
+from engine.layers.module import Module
 
 _MOST_ROTATIONS = 64  # of different lengths that are kept
 
@@ -14,15 +18,17 @@ _MOST_ROTATIONS = 64  # of different lengths that are kept
 class Rope:
     """Rotate pairs of a head's dimensions by an angle that grows with the position.
 
-    The angle of pair i at position p is p / periods[i]. "dynamic" and "longrope" choose their periods by the length a
-    request may reach, once per request: changing them midway would contradict the keys already stored.
+    The angle of pair i at position p is p / periods[i]. "dynamic" and "longrope" choose their periods by the length of
+    what has been read, as `rule` says.
+
+    recomputes: see RotationRule
     """
 
-    def __init__(self, spec: RopeSpec, *, interleaved: bool = False) -> None:
+    def __init__(self, spec: RopeSpec, *, interleaved: bool = False, recomputes: bool = False) -> None:
         self._spec = spec
         self._interleaved = interleaved
         self._magnitude = _magnitude(spec)
-        self._by_length = spec.kind in ("dynamic", "longrope")
+        self.rule = _rule(spec, recomputes=recomputes)
         self._rotations: dict[int, Rotation] = {}
 
     def __call__(self, x: mx.array, offsets: int | mx.array, planned_lengths: Sequence[int]) -> mx.array:
@@ -30,7 +36,7 @@ class Rope:
 
         x: (rows, heads, length, head_dim)
         offsets: position of the first token, one for all rows or (rows,)
-        planned_lengths: tokens each row may reach
+        planned_lengths: tokens that each row's rotation is chosen by
         """
         rotation = self.rotation(planned_lengths)
         if rotation is not None:
@@ -41,15 +47,19 @@ class Rope:
         ]
         return mx.concatenate(rotated, axis=0)
 
+    def side_by_side(self, x: mx.array, head_dim: int, offsets: int | mx.array, lengths: Sequence[int]) -> mx.array:
+        """Rotate heads that lie side by side: (rows, length, num_heads * head_dim)."""
+        return join_heads(self(split_heads(x, x.shape[-1] // head_dim), offsets, lengths))
+
     def rotation(self, planned_lengths: Sequence[int]) -> Rotation | None:
         """The rotation as a value, for rows at position 0; None where the rows rotate at different speeds."""
-        if not self._by_length:
+        if self.rule is None:
             return self._rotation_for(0)
         found = {id(each): each for each in map(self._rotation_for, planned_lengths)}
         return next(iter(found.values())) if len(found) == 1 else None
 
     def _rotation_for(self, length: int) -> Rotation:
-        key = self._length_class(length)
+        key = 0 if self.rule is None else self.rule.regime(length)
         if key not in self._rotations:
             if len(self._rotations) > _MOST_ROTATIONS:
                 self._rotations.clear()
@@ -57,13 +67,29 @@ class Rope:
             self._rotations[key] = Rotation(periods, 0, self._interleaved, self._magnitude)
         return self._rotations[key]
 
-    def _length_class(self, length: int) -> int:
-        """One number for all lengths that share their periods."""
-        if not self._by_length:
-            return 0
-        if self._spec.kind == "longrope":
-            return int(length > self._spec.original_length)
-        return length if length > self._spec.original_length else 0
+
+class Assembled(Protocol):
+    """A model whose parts can be looked through."""
+
+    def modules(self) -> Iterator[tuple[str, Module]]:
+        """The model and all its parts with their dotted names."""
+
+
+def rotation_rule(model: Assembled) -> RotationRule | None:
+    """How a model's rotations depend on the length; None where they do not. Raises CheckpointUnsupported."""
+    found = {each.rule for _, module in model.modules() for each in vars(module).values() if isinstance(each, Rope)}
+    rules = [rule for rule in found if rule is not None]
+    if len(rules) > 1:
+        raise CheckpointUnsupported("rope_parameters", len(rules), "at most one rotation that depends on the length")
+    return rules[0] if rules else None
+
+
+def _rule(spec: RopeSpec, *, recomputes: bool) -> RotationRule | None:
+    if spec.kind == "dynamic":
+        return RotationRule(spec.original_length, per_length=True)
+    if spec.kind == "longrope" and spec.short_factors != spec.long_factors:
+        return RotationRule(spec.original_length, recomputes=recomputes)
+    return None
 
 
 def _periods(spec: RopeSpec, length: int) -> list[float]:
