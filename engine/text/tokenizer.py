@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Protocol
 
+from engine.errors import ParameterInvalid
+
 _MARK = re.compile(r"[<\[◁]\S+[>\]▷]")
 
 
@@ -37,6 +39,14 @@ class Vocabulary(Protocol):
 
     def token_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it."""
+
+
+def check_text(text: str) -> None:
+    """Refuse what is no Unicode: half of a surrogate pair, which no vocabulary can spell. Raises ParameterInvalid."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ParameterInvalid("input", "The text has half of a surrogate pair, which is no character.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,7 @@ class Tokenizer:
         add_special_tokens: put the tokens around it that the model expects, such as a beginning
         parse_special: a special token's spelling in the text becomes that token; else it is plain text
         """
+        check_text(text)
         with self._lock:
             return self._vocabulary.encode(text, add_special_tokens=add_special_tokens, parse_special=parse_special)
 
@@ -88,6 +99,8 @@ class Tokenizer:
 
         Returns the ids, and for each the kind of its text (BERT's token types): 0 where a family knows but one.
         """
+        check_text(first)
+        check_text(second)
         with self._lock:
             return self._vocabulary.encode_pair(first, second, parse_special=parse_special)
 

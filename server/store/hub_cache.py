@@ -45,14 +45,14 @@ class HubCache:
     def find(self, model_id: ModelId) -> StoredModel | None:
         """The whole snapshot that `main` means, else the newest whole one, or None. Follows the user's own links."""
         repository = self._repository(model_id)
-        if repository is None or _is_loading(repository):
+        if repository is None or _is_loading(repository, self._root / ".locks" / _folder_name(model_id)):
             return None
         found = (_found(model_id, snapshot) for snapshot in _snapshots(repository))
         return next((model for model in found if model is not None), None)
 
     def _repository(self, model_id: ModelId) -> Path | None:
         """The repository's folder, where a link leads to a folder of the same make."""
-        repository = self._root / (_PREFIX + model_id.repository.replace("/", "--"))
+        repository = self._root / _folder_name(model_id)
         try:
             return repository.resolve(strict=True) if repository.is_dir() else None
         except OSError:
@@ -124,9 +124,12 @@ def _main_commit(repository: Path) -> str | None:
     return commit if _COMMIT.fullmatch(commit) else None
 
 
-def _is_loading(repository: Path) -> bool:
+def _folder_name(model_id: ModelId) -> str:
+    return _PREFIX + model_id.repository.replace("/", "--")
+
+
+def _is_loading(repository: Path, locks: Path) -> bool:
     """True while another process fetches a blob: it holds the blob's lock. What an attempt left over is no sign."""
-    locks = repository.parent / ".locks" / repository.name
     names = (name.partition(".")[0] for name in _names(repository / "blobs") if name.endswith(".incomplete"))
     return any(_is_held(locks / f"{name}.lock") for name in names)
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as Subwords
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from engine.errors import CheckpointCorrupt, CheckpointNotFound, CheckpointUnsupported
+from engine.errors import CheckpointCorrupt, CheckpointNotFound, CheckpointUnsupported, ParameterInvalid
 from engine.text.chat import encode_chat
 from engine.text.chat_template import ChatTemplate
 from engine.text.detokenizer import Detokenizer
@@ -210,3 +210,21 @@ def test_a_tokenizer_file_of_a_kind_that_the_library_lacks_is_no_damage(tmp_path
     model = {"type": "Later", "vocab": {}}
     with pytest.raises(CheckpointUnsupported, match=r"tokenizer\.json"):
         load_tokenizer(folder(tmp_path, tokenizer__json=json.dumps({"version": "1.0", "model": model})))
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "metaspace"])
+def test_half_of_a_surrogate_pair_is_refused(request, kind):
+    tokenizer = request.getfixturevalue(kind)
+    with pytest.raises(ParameterInvalid, match="surrogate"):
+        tokenizer.encode("a\ud800")
+    with pytest.raises(ParameterInvalid, match="surrogate"):
+        tokenizer.encode_pair("a", "\udfff")
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "metaspace"])
+def test_ids_outside_of_the_vocabulary_are_nothing(request, kind):
+    tokenizer = request.getfixturevalue(kind)
+    for token_id in (-1, tokenizer.vocab_size, 1 << 40):
+        assert tokenizer.token(token_id) is None
+        assert tokenizer.token_bytes(token_id) == b""
+        assert tokenizer.decode([token_id]) == ""
