@@ -160,14 +160,33 @@ class SequenceView:
         return new.like_queries(attend_to_keys(self.slab, slab.planes, queries, location, options))
 
     def _slide_with_kernels(self, layer: int, new: QKV, options: AttentionOptions) -> mx.array:
-        """Attend past the ring's end, with several new tokens, to a copy of the keys in order."""
-        assert self.slab.kernels is not None  # asked where the kernels attend
-        queries, keys, values = new.rotated_heads(self._slot.length)
-        layout = self.slab.layout
-        seen, window = self._append(layer, layout.planes(keys, values))
-        location, options = KVLocation(0, 0, seen[0].shape[2]), replace(options, window=window)
-        attended, _ = attend_cached(self.slab.kernels, queries, seen, (), location, options, bits=layout.bits)
-        return new.like_queries(attended)
+        """Attend past the ring's end, with several new tokens, to a copy of the keys in order.
+
+        The kernel rotates, as in every other pass: in MLX's operations the last bit may be another.
+        """
+        kernels, slab, start = self.slab.kernels, self.slab.layers[layer], self._slot.length
+        assert kernels is not None  # asked where the kernels attend
+        assert slab.window is not None  # nothing else has an end
+        assert new.values is not None  # those in keys have a call of their own
+        slab.make(self.slab.layout.planes(*new.heads_of_keys_and_values()))
+        first = max(0, start - slab.window)
+        space = [kernels.empty((1, p.shape[1], new.length, p.shape[3]), p.dtype) for p in slab.planes]
+        if start:
+            past = zip(slab.tokens(self._slot.index, first, start), space, strict=True)
+            space = [mx.concatenate([*pair], axis=2) for pair in past]
+        attended, seen = attend_cached(
+            kernels,
+            new.queries,
+            space,
+            (new.keys, new.values),
+            KVLocation(0, start - first, start - first + new.length),
+            replace(options, window=slab.window),
+            new.rotation_at(start),
+            self.slab.layout.bits,
+        )
+        slab.write_tokens(self._slot.index, start, [plane[:, :, start - first :] for plane in seen])
+        self._seen[layer] = first, seen
+        return attended
 
     def _append(self, layer: int, planes: Planes) -> tuple[Planes, int | None]:
         """Store new planes; returns the planes that the row sees, and the window where it does not see all of them."""
