@@ -2,6 +2,7 @@
 
 ApiError                     carries status, type, code, param and headers
 ├── InvalidRequest           400  a value that no model here could honour
+│   ├── MissingParameter     400  a field that is needed and not there
 │   └── UnsupportedParameter 400  a known field that this version does not honour
 │       └── ThreadUnsupported 400  clients go on without the field when they see its code
 ├── WrongModelKind           400  the model does not do what this route is for
@@ -83,6 +84,15 @@ class InvalidRequest(ApiError):
     """A value that cannot be honoured by any model."""
 
     row = ErrorRow(400, "invalid_request_error", "invalid_value")
+
+
+class MissingParameter(InvalidRequest):
+    """A field that is needed is not there."""
+
+    row = ErrorRow(400, "invalid_request_error", "missing_required_parameter")
+
+    def __init__(self, param: str) -> None:
+        super().__init__(f"{param} is missing.", param=param)
 
 
 class UnsupportedParameter(InvalidRequest):

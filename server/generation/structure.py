@@ -11,12 +11,12 @@ from typing import Any
 
 from engine.errors import GrammarInvalid
 from server.errors import InvalidRequest
+from server.generation.schema_check import PLAIN_KEYS, is_endless, without_lookaround
 from server.limits import MAX_OBJECT_DEPTH, MAX_OBJECT_VALUES, MAX_SCHEMA_CHARACTERS
 from server.wire.structure import StructureFields
 
 # As Python writes JSON. A fixed form leaves fewer choices to the model, and no endless space between values.
 _JSON_FORM = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-_PLAIN_KEYS = ("const", "enum", "default", "examples")  # what is in them is data
 _GBNF_ROOT = re.compile(r"[ \t]*root[ \t]*::=")
 _TO_ESCAPE = re.compile(r"(\\[\s\S])|[/\n\r]|\\\Z")
 _ESCAPES = {"/": r"\/", "\n": r"\n", "\r": r"\r"}
@@ -53,6 +53,10 @@ def json_rule(schema: Any, param: str, *, strict: bool) -> str:
         reason = "nothing can satisfy it" if schema is False else "a schema is an object"
         raise GrammarInvalid(param, reason)
     _check_schema(schema, param)
+    if is_endless(schema):
+        raise GrammarInvalid(param, "it needs itself again and again: nothing that ends can satisfy it")
+    if not strict:
+        schema = without_lookaround(schema)
     form = _JSON_FORM if strict else {**_JSON_FORM, "lenient": True}
     return "%json " + _told_as_json({**schema, "x-guidance": form}, param)
 
@@ -184,7 +188,7 @@ def _check_schema(schema: Mapping[str, Any], param: str) -> None:
                 if key in ("$ref", "$dynamicRef") and not is_data and isinstance(child, str) and child[:1] != "#":
                     raise GrammarInvalid(param, f"{key} may only point into the schema itself, with #")
                 if isinstance(child, dict | list):
-                    below.append((child, is_data or key in _PLAIN_KEYS))
+                    below.append((child, is_data or key in PLAIN_KEYS))
             if num_values > MAX_OBJECT_VALUES or num_characters > MAX_SCHEMA_CHARACTERS:
                 raise GrammarInvalid(param, f"it is longer than {MAX_SCHEMA_CHARACTERS} characters")
         if depth >= MAX_OBJECT_DEPTH and below:

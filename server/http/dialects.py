@@ -4,6 +4,7 @@ envelopes; knows no route and not what failed."""
 import re
 from typing import Any, Literal, NotRequired
 
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
@@ -20,6 +21,7 @@ _PASTED_ENDPOINT = re.compile(
 _JSON = (b"content-type", b"application/json")
 
 OVERLOADED = 529
+_CODED = ErrorRow(415, "invalid_request_error", "unsupported_content_encoding")
 
 _TYPES = {
     400: "invalid_request_error",
@@ -29,6 +31,7 @@ _TYPES = {
     405: "invalid_request_error",
     408: "timeout_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     429: "rate_limit_error",
     OVERLOADED: "overloaded_error",
 }
@@ -49,6 +52,11 @@ class ForgiveAddresses:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            coding = Headers(scope=scope).get("content-encoding", "identity")
+            if coding.strip().lower() not in ("", "identity"):
+                message = f"Bodies are read as they are, without {coding[:40]}: leave content-encoding out."
+                await refuse(_CODED, message)(scope, receive, send)
+                return
             path = canonical(scope["path"])
             headers = [header for header in scope["headers"] if header[0] != b"content-type"]
             scope = {**scope, "path": path, "raw_path": path.encode(), "headers": [*headers, _JSON]}

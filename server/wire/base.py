@@ -1,5 +1,6 @@
 """The base of all request bodies: null is unset, unknown fields are ignored, known but unhonoured ones are refused."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -11,6 +12,8 @@ from server.limits import MAX_INTEGER, MAX_NAME_CHARACTERS, MAX_TEXT_CHARACTERS
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARACTERS)]
 Name = Annotated[str, StringConstraints(max_length=MAX_NAME_CHARACTERS)]
 TokenId = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 Refusals = Mapping[str, Callable[[Any], bool]]
 

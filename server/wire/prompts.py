@@ -1,16 +1,14 @@
 """The four forms of a prompt, or of a text to embed: a string, strings, a list of token ids, lists of them."""
 
-import re
 from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from server.limits import MAX_IDS, MAX_INTEGER, MAX_PROMPTS, MAX_TEXT_CHARACTERS
-from server.wire.base import Text, TokenId
+from server.wire.base import HALF_A_PAIR, Text, TokenId
 
 Prompt = str | list[int]
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _prompts(value: Any) -> list[Prompt]:
@@ -32,7 +30,7 @@ def _prompts(value: Any) -> list[Prompt]:
 
 def _is_prompt(value: Any) -> bool:
     if isinstance(value, str):
-        return len(value) <= MAX_TEXT_CHARACTERS and _LONE_SURROGATE.search(value) is None
+        return len(value) <= MAX_TEXT_CHARACTERS and HALF_A_PAIR.search(value) is None
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_IDS:
         return False
     return all(type(item) is int and 0 <= item <= MAX_INTEGER for item in value)

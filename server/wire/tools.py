@@ -7,23 +7,26 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic asks for this one on Python 3.11
 
 from server.limits import MAX_FUNCTION_NAME_CHARACTERS, MAX_OBJECT_DEPTH, MAX_OBJECT_VALUES, MAX_TOOLS
-from server.wire.base import Text, WireModel
+from server.wire.base import HALF_A_PAIR, Text, WireModel
 
 FunctionName = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_FUNCTION_NAME_CHARACTERS, pattern=r"^[^\s\"\\<>{}\[\]]+$")
 ]
 
 
-def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
+def _bounded(given: dict[str, Any]) -> dict[str, Any]:
     """The object, if it is neither too deep nor too large to be walked through. Loops, so that depth cannot hurt."""
-    level: list[Any] = [schema]
+    level: list[Any] = [given]
     num_values = 0
     for _ in range(MAX_OBJECT_DEPTH):
         children = [each for value in level for each in (value.values() if isinstance(value, dict) else value)]
+        keys = [key for value in level if isinstance(value, dict) for key in value]
+        if any(isinstance(each, str) and HALF_A_PAIR.search(each) for each in (*keys, *children)):
+            raise PydanticCustomError("invalid_value", "holds half a surrogate pair, which is no text")
         num_values += len(children)
         level = [each for each in children if isinstance(each, dict | list)]
         if not level:
-            return schema
+            return given
         if num_values > MAX_OBJECT_VALUES:
             break
     raise PydanticCustomError(

@@ -20,6 +20,7 @@ from server.generation.structure import structure_of
 from server.models.text import ModelText
 from server.parsing.choose import Parser, ReplyFormat, needed_ids
 from server.parsing.in_words import with_tools_in_words
+from server.wire.base import HALF_A_PAIR
 from server.wire.tools import Tool
 
 if TYPE_CHECKING:  # the server answers before Jinja is loaded
@@ -49,7 +50,7 @@ def chat_plan(text: ModelText, body: ChatCompletionRequest, default_max_tokens: 
             grammar=rules.grammar(),
         ),
         rules=text_rules(body, kept_ids=rules.kept_ids(), max_calls=None if body.several_calls else 1),
-        param="messages",
+        param=body.called("messages"),
         priority=body.priority,
         parser=rules.parser,
     )
@@ -217,12 +218,21 @@ def _template_call(call: ToolCall, shorten: Callable[[str], str]) -> dict[str, A
     arguments = call.function.arguments
     if isinstance(arguments, str):
         with suppress(ValueError, RecursionError):  # what a model once wrote is shown to it as it is
-            value = json.loads(arguments or "{}")
+            value = _whole_characters(json.loads(arguments or "{}"))
             arguments = JsonObject(value, arguments) if isinstance(value, dict) else value
     elif not isinstance(arguments, JsonObject):
         arguments = JsonObject(arguments)
     call_id = shorten(call.id) if call.id else call.id
     return {"id": call_id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
+
+
+def _whole_characters(value: Any) -> Any:
+    """Parsed JSON in which halves of surrogate pairs, as models write where they are cut, are replaced."""
+    if isinstance(value, str):
+        return HALF_A_PAIR.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(each) for key, each in value.items()}
+    return [_whole_characters(each) for each in value] if isinstance(value, list) else value
 
 
 def _short_id(call_id: str) -> str:

@@ -203,7 +203,8 @@ def _text(block: Any, param: str, images: str = "") -> str:
         return "\n".join((_string(block, "title", param), _string(block, "source", param), text))
     if kind == "tool_reference":
         return _string(block, "tool_name", param)
-    named = f"a block of type {kind}" if kind in _KNOWN else "a block of a type that is not known here"
+    is_known = isinstance(kind, str) and kind in _KNOWN
+    named = f"a block of type {kind}" if is_known else "a block of a type that is not known here"
     raise UnsupportedParameter(param, f"it is {named}, and this model reads text")
 
 

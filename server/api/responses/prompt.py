@@ -73,7 +73,7 @@ def chat_request(body: ResponseRequest, items: Sequence[Item]) -> ChatCompletion
         "chat_template_kwargs": body.chat_template_kwargs,
         **_response_format(body.text.format),
     }
-    return as_chat(body, "input", fields, {"response_format": "text.format"})
+    return as_chat(body, "input", fields, {"response_format": "text.format", "messages": "input"})
 
 
 def _response_format(given: Item) -> Item:
@@ -96,13 +96,13 @@ def conversation_messages(items: Iterable[Item]) -> list[Item]:
         if kind == "reasoning":
             reasoning += _reasoning(item, param)
             continue
-        read = _READERS.get(kind)
+        read = _READERS.get(kind) if isinstance(kind, str) else None
         if read is None:
             raise InvalidRequest(f"{param} is an item of a type that is not read here.", param=param)
         message = read(item, param)
         if message["role"] == "assistant":
             message |= {"reasoning_content": reasoning} if reasoning else {}
-            reasoning = ""
+        reasoning = ""  # of a turn that was cut while it thought: no later turn has had this thought
         _append(messages, message)
     return messages
 

@@ -34,7 +34,8 @@ class ResponseStore:
     def __init__(self, max_responses: int = MAX_RESPONSES, max_bytes: int = MAX_BYTES) -> None:
         self._max_responses, self._max_bytes = max_responses, max_bytes
         self._stored: OrderedDict[str, tuple[StoredResponse, int]] = OrderedDict()
-        self._items: dict[str, dict[str, Any]] = {}
+        # By id, and by the response that has it: clients send items of one response again with another.
+        self._items: dict[str, dict[str, dict[str, Any]]] = {}
         self._num_bytes = 0
 
     def put(self, stored: StoredResponse) -> None:
@@ -42,7 +43,8 @@ class ResponseStore:
         size = len(msgspec.json.encode((stored.answer, stored.history)))
         self._stored[stored.answer["id"]] = stored, size
         self._num_bytes += size
-        self._items |= {item["id"]: item for item in stored.own_items}
+        for item in stored.own_items:
+            self._items.setdefault(item["id"], {})[stored.answer["id"]] = item
         while len(self._stored) > self._max_responses or self._num_bytes > self._max_bytes:
             self._forget(next(iter(self._stored)))
 
@@ -61,11 +63,14 @@ class ResponseStore:
         return True
 
     def item(self, item_id: str) -> dict[str, Any] | None:
-        """An item that a kept response was asked with or gave."""
-        return self._items.get(item_id)
+        """An item that a kept response was asked with or gave: of several under one id, the oldest."""
+        return next(iter(self._items.get(item_id, {}).values()), None)
 
     def _forget(self, response_id: str) -> None:
         stored, size = self._stored.pop(response_id)
         self._num_bytes -= size
         for item in stored.own_items:
-            self._items.pop(item["id"], None)
+            owners = self._items.get(item["id"], {})
+            owners.pop(response_id, None)
+            if not owners:
+                self._items.pop(item["id"], None)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from server.errors import InvalidRequest, UnsupportedParameter
+from server.errors import InvalidRequest, MissingParameter, UnsupportedParameter
 
 CUSTOM_ARGUMENT = "input"
 _FREE_TEXT = {
@@ -38,8 +38,8 @@ class ResponseTools:
     def __init__(self, tools: Sequence[Item]) -> None:
         self.functions: list[Item] = []
         self._called: dict[str, CalledTool] = {}
-        for tool, namespace in _flat(tools):
-            name = str(tool.get("name"))
+        for tool, namespace, param in _flat(tools):
+            name = _name(tool, param)
             self._called[offered_name(name, namespace)] = CalledTool(name, namespace, tool["type"] == "custom")
             self.functions.append(_function(tool, offered_name(name, namespace)))
 
@@ -48,9 +48,9 @@ class ResponseTools:
         return self._called.get(offered, CalledTool(offered))
 
 
-def offered_name(name: str, namespace: str | None) -> str:
+def offered_name(name: str, namespace: Any) -> str:
     """The name that the model sees."""
-    if not namespace:
+    if not namespace or not isinstance(namespace, str):
         return name
     return namespace + name if namespace.endswith("_") else f"{namespace}__{name}"
 
@@ -75,7 +75,8 @@ def chat_tool_choice(choice: str | Item) -> str | Item:
     if kind in _MODES:
         return str(kind)
     if kind == "allowed_tools":
-        tools = [_named(each) for each in choice.get("tools") or () if isinstance(each, dict)]
+        given = choice.get("tools")
+        tools = [_named(each) for each in given if isinstance(each, dict)] if isinstance(given, list) else []
         return {"type": kind, "allowed_tools": {"mode": choice.get("mode") or "auto", "tools": tools}}
     if kind not in ("function", "custom"):
         raise UnsupportedParameter("tool_choice", "tools of that type are not run here")
@@ -86,15 +87,26 @@ def _named(tool: Item) -> Item:
     return {"type": "function", "function": {"name": offered_name(str(tool.get("name")), tool.get("namespace"))}}
 
 
-def _flat(tools: Iterable[Item], namespace: str | None = None) -> Iterator[tuple[Item, str | None]]:
-    """Tools that the client runs, with their namespaces. Tools that servers run are left out."""
-    for tool in tools:
-        kind = tool.get("type")
+def _name(tool: Item, param: str) -> str:
+    """A tool's name. Raises InvalidRequest, also for a tool in the form of chat completions, whose name lies deeper."""
+    name = tool.get("name")
+    if not isinstance(name, str) or not name:
+        raise MissingParameter(f"{param}.name")
+    return name
+
+
+def _flat(
+    tools: Iterable[Item], namespace: str | None = None, place: str = "tools"
+) -> Iterator[tuple[Item, str | None, str]]:
+    """Tools that the client runs, with their namespaces and places. Tools that servers run are left out."""
+    for index, tool in enumerate(tools):
+        kind, param = tool.get("type"), f"{place}[{index}]"
         if kind in ("function", "custom"):
-            yield tool, namespace
+            yield tool, namespace, param
         elif kind == "namespace" and namespace is None:
             inner = tool.get("tools")
-            yield from _flat((each for each in inner or () if isinstance(each, dict)), str(tool.get("name")))
+            own = [each for each in inner if isinstance(each, dict)] if isinstance(inner, list) else []
+            yield from _flat(own, _name(tool, param), f"{param}.tools")
         else:
             log.info("a tool of a type that is not run here was left out")
 

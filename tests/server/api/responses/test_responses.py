@@ -6,6 +6,9 @@ from pathlib import Path
 import openai
 import pytest
 
+from server.api.responses.prompt import conversation_messages
+from server.api.responses.store import ResponseStore, StoredResponse
+
 REAL = Path(__file__).parents[2] / "real_serve.py"
 MARKERS = ["<tool_call>", "</tool_call>", "<think>", "</think>"]
 TOOL = {
@@ -331,3 +334,35 @@ def test_the_starter_model_answers(launch, starter_model):
             offered = [tool for tool in tools if tool["name"] == name] if choice == "required" else tools
             called = sdk.responses.create(tools=offered, tool_choice=choice, **request)
             assert [item.name for item in called.output if item.type.endswith("call")][:1] == [name]
+
+
+def test_the_thought_of_a_turn_that_was_cut_is_no_thought_of_a_later_turn():
+    thought = {
+        "type": "reasoning",
+        "summary": [],
+        "content": [{"type": "reasoning_text", "text": "thought about q1"}],
+    }
+    turns = [{"role": role, "content": text} for role, text in (("user", "q2"), ("assistant", "a2"), ("user", "q3"))]
+    messages = conversation_messages([{"role": "user", "content": "q1"}, thought, *turns])
+    assert [message["content"] for message in messages] == ["q1", "q2", "a2", "q3"]
+    assert not any("reasoning_content" in message for message in messages)
+    kept = conversation_messages([{"role": "user", "content": "q1"}, thought, *turns[1:]])
+    assert kept[1]["reasoning_content"] == "thought about q1"
+
+
+def test_an_item_of_a_stored_response_is_its_own():
+    def response(name, given, output):
+        return StoredResponse({"id": name, "output": output}, tuple(given), (*given, *output))
+
+    store = ResponseStore()
+    own, foreign = {"id": "msg_1", "text": "own"}, {"id": "msg_1", "text": "foreign"}
+    store.put(response("first", [], [own]))
+    store.put(response("second", [foreign], []))
+    assert store.item("msg_1") == own
+    assert store.remove("second")
+    assert store.item("msg_1") == own
+    store.put(response("third", [own], []))
+    assert store.remove("first")
+    assert store.item("msg_1") == own
+    assert store.remove("third")
+    assert store.item("msg_1") is None
