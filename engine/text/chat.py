@@ -1,18 +1,38 @@
 """Messages to token ids, so that no text can pose as a control token. Knows templates and tokenizers, no HTTP."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.text.subword import Spellings
 from engine.text.template_habits import JsonObject, unused_mark
 
 if TYPE_CHECKING:  # the server answers before Jinja is loaded
-    from engine.text.chat_template import ChatTemplate, Message
+    from engine.text.chat_template import Message
     from engine.text.tokenizer import Tokenizer
 
 
+class Template(Protocol):
+    """A chat template. sources: its text, and that of a second one for requests with tools"""
+
+    sources: tuple[str, ...]
+
+    def render(
+        self,
+        messages: "Sequence[Message]",
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The messages as the model was taught to read them. Raises TemplateFailed."""
+
+    def close(self) -> None:
+        """End what renders; the next rendering begins anew."""
+
+
 def encode_chat(
-    template: "ChatTemplate",
+    template: "Template",
     tokenizer: "Tokenizer",
     messages: "Sequence[Message]",
     *,

@@ -72,7 +72,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], *, tool_source: str | None = None) -> None:
         environment = _environment()
-        self.sources = (source,) if tool_source is None else (source, tool_source)
+        self.sources: tuple[str, ...] = (source,) if tool_source is None else (source, tool_source)
         self._template = _compile(environment, source)
         self._tool_template = self._template if tool_source is None else _compile(environment, tool_source)
         self._special_tokens = special_tokens
@@ -135,6 +135,9 @@ class ChatTemplate:
         }
         text = _render(self._tool_template if tools else self._template, context)
         return _cut_at_end(text, mark) if mark else text
+
+    def close(self) -> None:
+        """Nothing needs to be ended: this template renders in the process that holds it."""
 
 
 def _environment() -> _Sandbox:

@@ -1,6 +1,6 @@
 """Find a checkpoint's tokenizer and chat template and build them. Knows which files a family has."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from engine.errors import CheckpointNotFound
 from engine.text import byte_pairs, marian, word_pieces
 from engine.text.added_tokens import FILE as _OWN_FILE
 from engine.text.added_tokens import mark_special, read_subwords, unnumbered_within
+from engine.text.chat import Template
 from engine.text.chat_template import ChatTemplate
 from engine.text.gguf_vocabulary import around_text, build_from_gguf, role_id
 from engine.text.piece_file import PieceFile
@@ -63,8 +64,14 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     return _from_subwords(checkpoint, *_subwords(file, folder, settings, checkpoint.config), settings)
 
 
-def load_chat_template(checkpoint: Checkpoint, tokenizer: Tokenizer) -> ChatTemplate | None:
-    """The checkpoint's chat template; None for a model that has none. Raises TemplateFailed on a syntax error."""
+def load_chat_template(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, make: Callable[..., Template] = ChatTemplate
+) -> Template | None:
+    """The checkpoint's chat template; None for a model that has none.
+
+    make: is given what ChatTemplate is made of
+    Raises TemplateFailed as `make` does.
+    """
     sources = read_templates(checkpoint)
     if "default" not in sources:
         return None
@@ -75,7 +82,7 @@ def load_chat_template(checkpoint: Checkpoint, tokenizer: Tokenizer) -> ChatTemp
         "unk_token": tokenizer.unk_token,
     }
     special = {name: text for name, text in named.items() if text is not None}
-    return ChatTemplate(sources["default"], special, tool_source=sources.get("tool_use"))
+    return make(sources["default"], special, tool_source=sources.get("tool_use"))
 
 
 def gguf_subwords(metadata: Mapping[str, Any], file_name: str) -> Subwords:

@@ -163,13 +163,21 @@ class ServedModel:
         """Unload: the process ends, and the text side is forgotten."""
         self._write_down()
         await self.supervisor.unload()
-        self._text = None
+        self._forget_text()
         log.info("%s is unloaded", self.name)
 
     async def close(self) -> None:
         """End for good; whoever waits or reads is told that the server shuts down."""
         self._write_down()
+        self._forget_text()
         await self.supervisor.close()
+
+    def _forget_text(self) -> None:
+        reading, self._text = self._text, None
+        if reading is None or not reading.done() or reading.cancelled() or reading.exception() is not None:
+            return
+        if (template := reading.result().chat_template) is not None:
+            template.close()
 
     def _loaded(self, ready: "asyncio.Future[Mapping[str, Any]]") -> None:
         if not ready.cancelled() and ready.exception() is None:

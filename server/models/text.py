@@ -9,7 +9,7 @@ from server.parsing.choose import ReplyFormat, choose
 if TYPE_CHECKING:
     from engine.checkpoint.generation_defaults import GenerationDefaults
     from engine.embedding.sentence_settings import SentenceSettings
-    from engine.text.chat_template import ChatTemplate
+    from engine.text.chat import Template
     from engine.text.tokenizer import Tokenizer
 
 
@@ -23,7 +23,7 @@ class ModelText:
     """
 
     tokenizer: "Tokenizer"
-    chat_template: "ChatTemplate | None"
+    chat_template: "Template | None"
     defaults: "GenerationDefaults"
     sentence: "SentenceSettings"
     replies: ReplyFormat = field(default_factory=ReplyFormat)
@@ -36,10 +36,11 @@ def load_text(path: Path) -> ModelText:
     from engine.checkpoint.generation_defaults import read_generation_defaults  # noqa: PLC0415
     from engine.embedding.sentence_settings import read_sentence_settings  # noqa: PLC0415
     from engine.text.load import load_chat_template, load_tokenizer  # noqa: PLC0415
+    from server.worker.contained_template import ContainedTemplate  # noqa: PLC0415
 
     checkpoint = open_checkpoint(path)
     tokenizer = load_tokenizer(checkpoint)
-    template = load_chat_template(checkpoint, tokenizer)
+    template = load_chat_template(checkpoint, tokenizer, ContainedTemplate.started)
     source = "\n".join(template.sources) if template else ""
     replies = choose(source, lambda spelling: tokenizer.token_id(spelling) is not None)
     defaults, sentence = read_generation_defaults(checkpoint), read_sentence_settings(checkpoint)

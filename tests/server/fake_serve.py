@@ -61,6 +61,9 @@ class LastMessageTemplate:
         self.sources = (source,)
         self.whole = whole
 
+    def close(self):
+        pass
+
     def render(self, messages, *, tools=None, add_generation_prompt=True, continue_final_message=False, variables=None):
         content = messages[-1]["content"]
         if self.whole:

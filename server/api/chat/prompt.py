@@ -24,7 +24,7 @@ from server.wire.base import HALF_A_PAIR
 from server.wire.tools import Tool
 
 if TYPE_CHECKING:  # the server answers before Jinja is loaded
-    from engine.text.chat_template import ChatTemplate
+    from engine.text.chat import Template
 
 _TAIL_TOKENS = 16
 _SHORT_ID_LENGTH = 9
@@ -148,7 +148,7 @@ def render_conversation(text: ModelText, body: ConversationFields) -> str:
     return _template(text).render(messages, **options)
 
 
-def _template(text: ModelText) -> "ChatTemplate":
+def _template(text: ModelText) -> "Template":
     if text.chat_template is None:
         raise TemplateFailed("This model has no chat template; use /v1/completions.")
     return text.chat_template
