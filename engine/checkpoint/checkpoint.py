@@ -174,6 +174,7 @@ def _open_gguf(path: Path, file: Path, folder: ModelFolder | None) -> Checkpoint
         config["num_hidden_layers"],
         config["num_attention_heads"],
         config["num_key_value_heads"],
+        config.get("num_nextn_predict_layers", 0),
     )
     generation = read_generation_config(header.metadata, config["vocab_size"], file.name)
     return Checkpoint(path, "gguf", config, generation, tensors, _quantized_modules(tensors), header.metadata)
@@ -185,7 +186,7 @@ def _quantized_modules(tensors: dict[str, TensorEntry]) -> dict[str, Quantizatio
         kind = BY_NAME[entry.dtype]
         if kind.block_values == 1:
             continue
-        if len(entry.shape) != 2 or not entry.name.endswith(".weight"):
+        if len(entry.shape) not in (2, 3) or not entry.name.endswith(".weight"):
             raise CheckpointUnsupported(
                 f"GGML type of tensor {shown(entry.name)}", kind.name, "F32 for what is no matrix"
             )

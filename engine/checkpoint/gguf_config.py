@@ -2,12 +2,12 @@
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.checkpoint.folder import open_file
 from engine.checkpoint.gguf import GGUFHeader
-from engine.checkpoint.gguf_families import family_settings
+from engine.checkpoint.gguf_families import family_settings, latent_settings
 from engine.checkpoint.gguf_names import ARCHITECTURES, ROPE_FACTORS, GGUFArchitecture
 from engine.checkpoint.gguf_rope import read_rope_scaling
 from engine.checkpoint.gguf_settings import GGUFSettings
@@ -16,6 +16,8 @@ from engine.checkpoint.tensors import TensorEntry
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 
 _EMBEDDING = "token_embd.weight"
+_EPS_KEYS = {"attention.layer_norm_rms_epsilon": "rms_norm_eps", "attention.layer_norm_epsilon": "layer_norm_eps"}
+_LENGTHS = ("attention.value_length", "rope.dimension_count")
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 # Keys nobody reads, with the values that leave the result as it is; an empty tuple means every value.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -54,12 +56,15 @@ def read_config(header: GGUFHeader, file: str) -> dict[str, Any]:
         "vocab_size": _embedding(header, file).shape[0],
         "tie_word_embeddings": "output.weight" not in header.tensors,
     }
-    config["head_dim"] = _head_dim(settings, config, file)
+    if architecture.has_latents:
+        config |= latent_settings(settings, config, header.tensors)
+    else:
+        config |= _heads(settings, config, file, partial=architecture.partial)
     if architecture.optional_biases:
         config |= _biases(header)
     factors = _rope_factors(header, config["head_dim"] // 2)
     config["rope_scaling"] = read_rope_scaling(settings, factors, config["rope_theta"])
-    config |= family_settings(settings, architecture.model_type, config)
+    config |= family_settings(settings, architecture.model_type, config, header.tensors)
     settings.finish(_NEUTRAL)
     return config
 
@@ -83,22 +88,45 @@ def _expect(metadata: Mapping[str, Any], key: str, supported: str | int) -> None
 
 def _sizes(settings: GGUFSettings) -> dict[str, Any]:
     num_heads = settings.count("attention.head_count")
+    num_extra = settings.layer_counts("nextn_predict_layers", 1)[0] if settings.has("nextn_predict_layers") else 0
+    eps = next((key for key in _EPS_KEYS if settings.has(key)), "attention.layer_norm_rms_epsilon")
     return {
         "max_position_embeddings": settings.count("context_length"),
         "hidden_size": settings.count("embedding_length"),
-        "num_hidden_layers": settings.count("block_count"),
+        "num_hidden_layers": settings.count("block_count") - num_extra,
         "intermediate_size": settings.count("feed_forward_length"),
         "num_attention_heads": num_heads,
-        "num_key_value_heads": settings.count("attention.head_count_kv", num_heads),
-        "rms_norm_eps": settings.number("attention.layer_norm_rms_epsilon"),
+        "num_key_value_heads": _num_kv_heads(settings, num_heads),
+        _EPS_KEYS[eps]: settings.number(eps),
         "rope_theta": settings.number("rope.freq_base", 10_000.0),
-    }
+    } | ({"num_nextn_predict_layers": num_extra} if num_extra else {})
 
 
-def _head_dim(settings: GGUFSettings, config: Mapping[str, Any], file: str) -> int:
-    """One length for queries, keys, values and rotation; an even one, as rotation needs pairs."""
+def _num_kv_heads(settings: GGUFSettings, num_heads: int) -> int:
+    """One number for all layers that attend; the others have 0 where there is one per layer."""
+    if not settings.is_list("attention.head_count_kv"):
+        return settings.count("attention.head_count_kv", num_heads)
+    counts = set(settings.layer_counts("attention.head_count_kv", settings.count("block_count"))) - {0}
+    if len(counts) != 1:
+        raise CheckpointUnsupported("attention.head_count_kv", "a list", "one value for all layers that attend")
+    return counts.pop()
+
+
+def _heads(settings: GGUFSettings, config: Mapping[str, Any], file: str, *, partial: bool) -> dict[str, Any]:
+    """The length of queries, keys and values, and how much of it is rotated; even ones, as rotation needs pairs."""
+    rotated = settings.count("rope.dimension_count") if partial and settings.has("rope.dimension_count") else None
+    head_dim = _head_dim(settings, config, file, ("attention.value_length",) if rotated else _LENGTHS)
+    if rotated is None:
+        return {"head_dim": head_dim}
+    if rotated > head_dim or rotated % 2:
+        raise CheckpointCorrupt(file, f"it rotates {rotated} of {head_dim} dimensions")
+    return {"head_dim": head_dim, "partial_rotary_factor": rotated / head_dim}
+
+
+def _head_dim(settings: GGUFSettings, config: Mapping[str, Any], file: str, keys: Sequence[str]) -> int:
+    """One length for queries and keys, and for what the keys name."""
     head_dim = settings.count("attention.key_length", config["hidden_size"] // config["num_attention_heads"] or 1)
-    for key in ("attention.value_length", "rope.dimension_count"):
+    for key in keys:
         if settings.count(key, head_dim) != head_dim:
             raise CheckpointUnsupported(key, settings.count(key), f"{head_dim}, the length of its keys")
     if head_dim % 2:

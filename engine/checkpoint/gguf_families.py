@@ -3,24 +3,258 @@
 Where a file leaves a setting out, llama.cpp's own value holds (src/models of its sources).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from engine.checkpoint.gguf_settings import GGUFSettings
+from engine.errors import CheckpointUnsupported
 
 Config = Mapping[str, Any]
+_SIGMOID = 2  # llama.cpp's number of the function that scores experts
 
 
-def family_settings(settings: GGUFSettings, model_type: str, config: Config) -> dict[str, Any]:
+def family_settings(
+    settings: GGUFSettings, model_type: str, config: Config, tensors: Collection[str]
+) -> dict[str, Any]:
     """Keys of config.json beyond those of all families. Raises CheckpointUnsupported and CheckpointCorrupt.
 
     config: the keys of all families
+    tensors: names in the file, for what no key states
     """
     read = _READERS.get(model_type)
-    return {} if read is None else read(settings, config)
+    return {} if read is None else read(settings, config, tensors)
 
 
-def _gemma2(settings: GGUFSettings, config: Config) -> dict[str, Any]:
+def latent_settings(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    """The sizes of attention over latent keys. Older files state the lengths of expanded heads under other keys."""
+    rank, rope_dim = settings.count("attention.kv_lora_rank"), settings.count("rope.dimension_count")
+    of_latents = settings.count("attention.key_length"), settings.count("attention.value_length")
+    key_length = settings.count("attention.key_length_mla", of_latents[0])
+    sizes = {
+        "num_key_value_heads": config["num_attention_heads"],
+        "head_dim": rope_dim,
+        "kv_lora_rank": rank,
+        "qk_rope_head_dim": rope_dim,
+        "qk_nope_head_dim": key_length - rope_dim,
+        "v_head_dim": settings.count("attention.value_length_mla", of_latents[1]),
+    }
+    has_query_latent = settings.has("attention.q_lora_rank") and "blk.0.attn_q_a.weight" in tensors
+    if settings.has("attention.q_lora_rank"):
+        sizes["q_lora_rank"] = settings.count("attention.q_lora_rank")
+    return sizes if has_query_latent else sizes | {"q_lora_rank": None}
+
+
+def _deepseek(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    """V2 has no key for the function that scores experts; the first files of GLM have none either."""
+    corrected = any(name.endswith(".exp_probs_b.bias") for name in tensors)
+    softmax = not corrected and settings.count("expert_gating_func", 1) != _SIGMOID
+    num_groups, num_chosen_groups = (
+        settings.count("expert_group_count", 1),
+        settings.count("expert_group_used_count", 1),
+    )
+    grouped = "group_limited_greedy" if num_groups > 1 else "greedy"
+    return _routed(settings, "n_routed_experts", with_function=not softmax) | {
+        "model_type": "deepseek_v2" if softmax else "deepseek_v3",
+        "topk_method": grouped if softmax else "noaux_tc",
+        "n_group": num_groups,
+        "topk_group": num_chosen_groups,
+        "n_shared_experts": settings.count("expert_shared_count", 1),
+        "first_k_dense_replace": settings.layer_counts("leading_dense_block_count", 1)[0],
+        "rope_scaling": _yarn_magnitude(settings, config["rope_scaling"], 10.0),
+    }
+
+
+def _ministral3(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    scaling = _yarn_magnitude(settings, config["rope_scaling"], 1.0)
+    if settings.has("attention.temperature_scale") and scaling is not None:
+        scaling["llama_4_scaling_beta"] = settings.number("attention.temperature_scale")
+    return {"rope_scaling": scaling}
+
+
+def _yarn_magnitude(settings: GGUFSettings, scaling: Config | None, factor: float) -> dict[str, Any] | None:
+    """The scaling with both of YaRN's magnitudes, which are one number in all published models.
+
+    factor: from the number that is stored to YaRN's
+    """
+    if scaling is None or not settings.has("rope.scaling.yarn_log_multiplier"):
+        return None if scaling is None else dict(scaling)
+    magnitude = settings.number("rope.scaling.yarn_log_multiplier") * factor
+    return {**scaling, "mscale": magnitude, "mscale_all_dim": magnitude}
+
+
+def _routed(settings: GGUFSettings, num_experts: str, *, with_function: bool = False) -> dict[str, Any]:
+    """Numbers of a mixture of experts.
+
+    num_experts: what the family calls their number
+    with_function: the function that scores them is a sigmoid, and the file says so
+    """
+    found: dict[str, Any] = {
+        num_experts: settings.count("expert_count"),
+        "num_experts_per_tok": settings.count("expert_used_count"),
+        "norm_topk_prob": settings.flag("expert_weights_norm", default=False),
+        "routed_scaling_factor": settings.number("expert_weights_scale", 1.0),
+    }
+    if settings.has("expert_feed_forward_length"):
+        found["moe_intermediate_size"] = settings.count("expert_feed_forward_length")
+    if with_function and settings.count("expert_gating_func", _SIGMOID) != _SIGMOID:
+        raise CheckpointUnsupported("expert_gating_func", settings.count("expert_gating_func"), "2, a sigmoid")
+    return found
+
+
+def _glm4_moe(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    return _routed(settings, "n_routed_experts", with_function=True) | {
+        "n_group": settings.count("expert_group_count", 1),
+        "topk_group": settings.count("expert_group_used_count", 1),
+        "n_shared_experts": settings.count("expert_shared_count", 1),
+        "first_k_dense_replace": settings.layer_counts("leading_dense_block_count", 1)[0],
+        "attention_bias": "blk.0.attn_q.bias" in tensors,
+        "use_qk_norm": "blk.0.attn_q_norm.weight" in tensors,
+    }
+
+
+def _minimax_m2(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    found = _routed(settings, "num_local_experts", with_function=True)
+    return found | {"intermediate_size": found.pop("moe_intermediate_size", config["intermediate_size"])}
+
+
+def _qwen_moe(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    found = _routed(settings, "num_experts")
+    del found["routed_scaling_factor"]
+    if settings.has("expert_shared_feed_forward_length"):
+        found["shared_expert_intermediate_size"] = settings.count("expert_shared_feed_forward_length")
+        return found
+    return found | {"norm_topk_prob": settings.flag("expert_weights_norm", default=True)}
+
+
+def _olmoe(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    return _routed(settings, "num_experts")
+
+
+def _ernie_moe(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    if settings.has("expert_shared_feed_forward_length"):
+        settings.count("expert_shared_feed_forward_length")  # the converter states it per expert, or for all of them
+    return {
+        "moe_num_experts": settings.count("expert_count"),
+        "moe_k": settings.count("expert_used_count"),
+        "moe_intermediate_size": settings.count("expert_feed_forward_length"),
+        "moe_num_shared_experts": settings.count("expert_shared_count", 1),
+        "moe_layer_start_index": settings.layer_counts("leading_dense_block_count", 1)[0],
+        "moe_layer_interval": settings.count("interleave_moe_layer_step", 1),
+        "use_bias": "blk.0.attn_q.bias" in tensors,
+    }
+
+
+def _ernie(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    return {"use_bias": "blk.0.attn_q.bias" in tensors}
+
+
+def _seed_oss(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    return {
+        "attention_bias": "blk.0.attn_q.bias" in tensors,
+        "attention_out_bias": "blk.0.attn_output.bias" in tensors,
+        "mlp_bias": "blk.0.ffn_up.bias" in tensors,
+    }
+
+
+def _glm4(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    return {"attention_bias": "blk.0.attn_q.bias" in tensors}
+
+
+def _hunyuan(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    return {"attention_bias": "blk.0.attn_q.bias" in tensors}
+
+
+def _exaone4(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    return _listed_windows(settings, config)
+
+
+def _olmo(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    has_limit = settings.has("attention.clamp_kqv")
+    return {"clip_qkv": settings.number("attention.clamp_kqv")} if has_limit else {}
+
+
+def _olmo2(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    """OLMo 3 is OLMo 2 with windows, whose layers have a base of their own."""
+    windows = _listed_windows(settings, config)
+    if not windows:
+        return {}
+    if settings.number("rope.freq_base_swa", config["rope_theta"]) != config["rope_theta"]:
+        raise CheckpointUnsupported("rope.freq_base_swa", settings.number("rope.freq_base_swa"), "rope.freq_base")
+    return windows | {"model_type": "olmo3"}
+
+
+def _listed_windows(settings: GGUFSettings, config: Config) -> dict[str, Any]:
+    """The window, and the layers that have it; nothing where no layer has one."""
+    if not settings.has("attention.sliding_window"):
+        return {}
+    found: dict[str, Any] = {"sliding_window": settings.count("attention.sliding_window")}
+    if settings.is_list("attention.sliding_window_pattern"):
+        flags = settings.layer_flags("attention.sliding_window_pattern", config["num_hidden_layers"])
+        found["layer_types"] = ["sliding_attention" if each else "full_attention" for each in flags]
+    return found
+
+
+def _granite(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    return {
+        "attention_multiplier": settings.number("attention.scale", config["head_dim"] ** -0.5),
+        "embedding_multiplier": settings.number("embedding_scale", 1.0),
+        "residual_multiplier": settings.number("residual_scale", 1.0),
+        "logits_scaling": settings.number("logit_scale", 1.0),
+        "attention_bias": "blk.0.attn_q.bias" in tensors,
+        "mlp_bias": "blk.0.ffn_up.bias" in tensors,
+    }
+
+
+def _granite_moe(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    experts = {
+        "num_local_experts": settings.count("expert_count"),
+        "num_experts_per_tok": settings.count("expert_used_count"),
+    }
+    return _granite(settings, config, tensors) | experts
+
+
+def _cohere(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    return {
+        "logit_scale": settings.number("logit_scale", 1.0),
+        "use_qk_norm": "blk.0.attn_q_norm.weight" in tensors,
+        "attention_bias": "blk.0.attn_q.bias" in tensors,
+    }
+
+
+def _cohere2(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    found = _cohere(settings, config, tensors)
+    return found | {"sliding_window": settings.count("attention.sliding_window")}
+
+
+def _stablelm(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    return {
+        "use_parallel_residual": settings.flag("use_parallel_residual", default=False),
+        "use_qkv_bias": "blk.0.attn_q.bias" in tensors,
+    }
+
+
+def _lfm2(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    counts = settings.layer_counts("attention.head_count_kv", config["num_hidden_layers"])
+    return {
+        "layer_types": ["full_attention" if count else "conv" for count in counts],
+        "conv_L_cache": settings.count("shortconv.l_cache", 3),
+        "norm_eps": config["rms_norm_eps"],
+        "block_auto_adjust_ff_dim": False,  # the file states the width as it is
+    }
+
+
+def _lfm2_moe(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    experts = _routed(settings, "num_experts", with_function=True) | {"norm_topk_prob": True}
+    corrected = any(name.endswith(".exp_probs_b.bias") for name in tensors)
+    num_dense = settings.layer_counts("leading_dense_block_count", 1)[0]
+    return _lfm2(settings, config, tensors) | experts | {"num_dense_layers": num_dense, "use_expert_bias": corrected}
+
+
+def _gemma1(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    return {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh"}
+
+
+def _gemma2(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
     is_27b = config["num_hidden_layers"] == 46
     return _gemma(settings, config, is_27b=is_27b) | {
         "sliding_window": settings.count("attention.sliding_window", 4096),
@@ -29,7 +263,7 @@ def _gemma2(settings: GGUFSettings, config: Config) -> dict[str, Any]:
     }
 
 
-def _gemma3(settings: GGUFSettings, config: Config) -> dict[str, Any]:
+def _gemma3(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
     is_27b = config["num_hidden_layers"] == 62
     found = _gemma(settings, config, is_27b=is_27b) | _optional(settings, "final_logit_softcapping")
     found["rope_local_base_freq"] = settings.number("rope.freq_base_swa", 10_000.0)
@@ -52,4 +286,30 @@ def _optional(settings: GGUFSettings, key: str) -> dict[str, float]:
     return {key: settings.number(key)} if settings.has(key) else {}
 
 
-_READERS: dict[str, Callable[[GGUFSettings, Config], dict[str, Any]]] = {"gemma2": _gemma2, "gemma3_text": _gemma3}
+_READERS: dict[str, Callable[[GGUFSettings, Config, Collection[str]], dict[str, Any]]] = {
+    "cohere": _cohere,
+    "cohere2": _cohere2,
+    "deepseek_v3": _deepseek,
+    "ernie4_5": _ernie,
+    "ernie4_5_moe": _ernie_moe,
+    "exaone4": _exaone4,
+    "gemma": _gemma1,
+    "gemma2": _gemma2,
+    "gemma3_text": _gemma3,
+    "glm4": _glm4,
+    "glm4_moe": _glm4_moe,
+    "granite": _granite,
+    "granitemoe": _granite_moe,
+    "hunyuan_v1_dense": _hunyuan,
+    "lfm2": _lfm2,
+    "lfm2_moe": _lfm2_moe,
+    "minimax_m2": _minimax_m2,
+    "ministral3": _ministral3,
+    "olmo": _olmo,
+    "olmo2": _olmo2,
+    "olmoe": _olmoe,
+    "qwen2_moe": _qwen_moe,
+    "qwen3_moe": _qwen_moe,
+    "seed_oss": _seed_oss,
+    "stablelm": _stablelm,
+}

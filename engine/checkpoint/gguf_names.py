@@ -11,9 +11,15 @@ from engine.checkpoint.json_object import shown
 from engine.checkpoint.tensors import TensorEntry
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 
-_LAYER_TENSOR = re.compile(r"blk\.(0|[1-9]\d{0,6})\.(\w+)\.(weight|bias)", re.ASCII)
+_LAYER_TENSOR = re.compile(r"blk\.(0|[1-9]\d{0,6})\.((?:shortconv\.)?\w+)\.(weight|bias)", re.ASCII)
+_ANY_LAYER = re.compile(r"blk\.(0|[1-9]\d{0,6})\.", re.ASCII)
 _TENSOR = re.compile(r"(\w+)\.(weight|bias)", re.ASCII)
-_MODULES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_MODULES = {
+    "token_embd": "model.embed_tokens",
+    "token_embd_norm": "model.norm",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
 _LAYER_MODULES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -39,6 +45,8 @@ class GGUFArchitecture:
     interleaved: llama.cpp's converter has reordered the rows of queries and keys for its interleaved rotation
     optional_biases: config.json says whether the projections have biases
     offset_norms: llama.cpp's converter has added 1 to the weights of norms
+    partial: the file says how much of each head is rotated
+    has_latents: keys and values come from latents, whose sizes the file states
     """
 
     model_type: str
@@ -46,6 +54,23 @@ class GGUFArchitecture:
     interleaved: bool = False
     optional_biases: bool = False
     offset_norms: bool = False
+    partial: bool = False
+    has_latents: bool = False
+
+
+def _experts(block: str = "mlp", shared: str = "shared_experts") -> dict[str, str]:
+    """Names of a mixture of experts. block, shared: Hugging Face's names of the mixture, and of its shared experts."""
+    return {
+        "ffn_gate_inp": f"{block}.gate",
+        "ffn_gate_exps": f"{block}.switch_mlp.gate_proj",
+        "ffn_up_exps": f"{block}.switch_mlp.up_proj",
+        "ffn_down_exps": f"{block}.switch_mlp.down_proj",
+        "exp_probs_b": f"{block}.gate.e_score_correction_bias",
+        "ffn_gate_shexp": f"{block}.{shared}.gate_proj",
+        "ffn_up_shexp": f"{block}.{shared}.up_proj",
+        "ffn_down_shexp": f"{block}.{shared}.down_proj",
+        "ffn_gate_inp_shexp": f"{block}.shared_expert_gate",
+    }
 
 
 _HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
@@ -54,10 +79,59 @@ _FOUR_NORMS = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+_POST_NORM = {"post_attention_norm": "post_attention_layernorm"}
+_BEHIND = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
+_LATE_HEAD_NORMS = {"attn_q_norm": "self_attn.query_layernorm", "attn_k_norm": "self_attn.key_layernorm"}
+_GLM4 = {
+    "post_attention_norm": "post_self_attn_layernorm",
+    "post_ffw_norm": "post_mlp_layernorm",
+    "ffn_up": "mlp.gate_up_proj",
+}
+_LATENT = {
+    "attn_q_a": "self_attn.q_a_proj",
+    "attn_q_a_norm": "self_attn.q_a_layernorm",
+    "attn_q_b": "self_attn.q_b_proj",
+    "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
+    "attn_kv_a_norm": "self_attn.kv_a_layernorm",
+    "attn_kv_b": "self_attn.kv_b_proj",
+    "attn_k_b": "self_attn.embed_q",
+    "attn_v_b": "self_attn.unembed_out",
+}
+_LFM2 = {
+    "shortconv.conv": "conv.conv",
+    "shortconv.in_proj": "conv.in_proj",
+    "shortconv.out_proj": "conv.out_proj",
+}
 ARCHITECTURES = {
     "llama": GGUFArchitecture("llama", _LAYER_MODULES, interleaved=True, optional_biases=True),
     "qwen2": GGUFArchitecture("qwen2", _LAYER_MODULES),
     "qwen3": GGUFArchitecture("qwen3", _LAYER_MODULES | _HEAD_NORMS),
+    "mistral3": GGUFArchitecture("ministral3", _LAYER_MODULES, interleaved=True),
+    "seed_oss": GGUFArchitecture("seed_oss", _LAYER_MODULES | _POST_NORM),
+    "ernie4_5": GGUFArchitecture("ernie4_5", _LAYER_MODULES),
+    "ernie4_5-moe": GGUFArchitecture("ernie4_5_moe", _LAYER_MODULES | _experts()),
+    "exaone4": GGUFArchitecture("exaone4", _LAYER_MODULES | _HEAD_NORMS | _BEHIND),
+    "olmo": GGUFArchitecture("olmo", _LAYER_MODULES, interleaved=True),
+    "olmo2": GGUFArchitecture("olmo2", _LAYER_MODULES | _HEAD_NORMS | _BEHIND),
+    "olmoe": GGUFArchitecture("olmoe", _LAYER_MODULES | _HEAD_NORMS | _experts()),
+    "hunyuan-dense": GGUFArchitecture("hunyuan_v1_dense", _LAYER_MODULES | _LATE_HEAD_NORMS),
+    "glm4": GGUFArchitecture("glm4", _LAYER_MODULES | _GLM4, partial=True),
+    "glm4moe": GGUFArchitecture("glm4_moe", _LAYER_MODULES | _HEAD_NORMS | _POST_NORM | _experts(), partial=True),
+    "minimax-m2": GGUFArchitecture(
+        "minimax_m2", _LAYER_MODULES | _HEAD_NORMS | _experts("block_sparse_moe"), partial=True
+    ),
+    "deepseek2": GGUFArchitecture("deepseek_v3", _LAYER_MODULES | _LATENT | _experts(), has_latents=True),
+    "qwen2moe": GGUFArchitecture("qwen2_moe", _LAYER_MODULES | _experts(shared="shared_expert")),
+    "qwen3moe": GGUFArchitecture("qwen3_moe", _LAYER_MODULES | _HEAD_NORMS | _experts()),
+    "granite": GGUFArchitecture("granite", _LAYER_MODULES, interleaved=True),
+    "granitemoe": GGUFArchitecture("granitemoe", _LAYER_MODULES | _experts("block_sparse_moe"), interleaved=True),
+    "command-r": GGUFArchitecture("cohere", _LAYER_MODULES | _HEAD_NORMS),
+    "cohere2": GGUFArchitecture("cohere2", _LAYER_MODULES),
+    "stablelm": GGUFArchitecture("stablelm", _LAYER_MODULES, partial=True),
+    "smollm3": GGUFArchitecture("smollm3", _LAYER_MODULES, interleaved=True),
+    "lfm2": GGUFArchitecture("lfm2", _LAYER_MODULES | _LFM2 | _HEAD_NORMS),
+    "lfm2moe": GGUFArchitecture("lfm2_moe", _LAYER_MODULES | _LFM2 | _HEAD_NORMS | _experts()),
+    "gemma": GGUFArchitecture("gemma", _LAYER_MODULES, offset_norms=True),
     "gemma2": GGUFArchitecture("gemma2", _LAYER_MODULES | _FOUR_NORMS, offset_norms=True),
     "gemma3": GGUFArchitecture("gemma3_text", _LAYER_MODULES | _HEAD_NORMS | _FOUR_NORMS, offset_norms=True),
 }
@@ -69,25 +143,39 @@ def translate_tensors(
     num_layers: int,
     num_heads: int,
     num_kv_heads: int,
+    num_extra_layers: int = 0,
 ) -> dict[str, TensorEntry]:
-    """The tensors by their Hugging Face names; rotary tables are left out.
+    """The tensors by their Hugging Face names, without rotary tables and layers that predict behind the next token.
 
     Raises CheckpointUnsupported for a tensor that the architecture has not, CheckpointCorrupt for a misplaced one.
     """
     heads = {"attn_q": num_heads, "attn_k": num_kv_heads} if architecture.interleaved else {}
     translated: dict[str, TensorEntry] = {}
     for entry in tensors.values():
-        if _ROPE_TENSORS.fullmatch(entry.name):
+        if _ROPE_TENSORS.fullmatch(entry.name) or _predicts_behind(entry.name, num_layers, num_extra_layers):
             continue
         module = _module(entry.name)
         name = _translated_name(entry, architecture, num_layers)
         translated[name] = replace(
             entry,
             name=name,
+            shape=_shape(name, entry.shape),
             interleaved_heads=_checked_heads(entry, heads.get(module, 0)),
             addend=-1.0 if architecture.offset_norms and name.endswith("norm.weight") else 0.0,
         )
     return translated
+
+
+def _predicts_behind(name: str, num_layers: int, num_extra_layers: int) -> bool:
+    match = _ANY_LAYER.match(name)
+    return match is not None and num_layers <= int(match[1]) < num_layers + num_extra_layers
+
+
+def _shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Hugging Face's shape, where llama.cpp's converter leaves out an axis of length 1."""
+    if name.endswith(".conv.conv.weight") and len(shape) == 2:
+        return shape[0], 1, shape[1]
+    return (1, *shape) if name.endswith(".shared_expert_gate.weight") and len(shape) == 1 else shape
 
 
 def _module(name: str) -> str:
@@ -99,7 +187,8 @@ def _translated_name(entry: TensorEntry, architecture: GGUFArchitecture, num_lay
     if (match := _LAYER_TENSOR.fullmatch(entry.name)) and match[2] in architecture.layer_modules:
         if int(match[1]) >= num_layers:
             raise CheckpointCorrupt(entry.file.name, f"tensor {shown(entry.name)} is beyond its {num_layers} layers")
-        return f"model.layers.{match[1]}.{architecture.layer_modules[match[2]]}.{match[3]}"
+        module = architecture.layer_modules[match[2]]
+        return f"model.layers.{match[1]}.{module}" + ("" if module.endswith("_bias") else f".{match[3]}")
     if (match := _TENSOR.fullmatch(entry.name)) and match[1] in _MODULES:
         return f"{_MODULES[match[1]]}.{match[2]}"
     raise CheckpointUnsupported("GGUF tensor", entry.name[:80], f"the tensors of {architecture.model_type}")

@@ -39,6 +39,32 @@ class GGUFSettings:
             raise self._fault(key, value, "a finite number above 0")
         return float(value)
 
+    def flag(self, key: str, *, default: bool) -> bool:
+        """True or false."""
+        value = self._value(key, default)
+        if type(value) is not bool:
+            raise self._fault(key, value, "true or false")
+        return value
+
+    def layer_counts(self, key: str, num_layers: int) -> list[int]:
+        """A whole number from 0 per layer: a list of them, or one for all layers."""
+        value = self._list(key)
+        values = [value] * num_layers if type(value) is int else value
+        if not isinstance(values, list) or len(values) != num_layers or any(type(each) is not int for each in values):
+            raise self._fault(key, value, f"{num_layers} whole numbers")
+        return values
+
+    def layer_flags(self, key: str, num_layers: int) -> list[bool]:
+        """True or false per layer."""
+        values = self._list(key)
+        if not isinstance(values, list) or len(values) != num_layers or any(type(each) is not bool for each in values):
+            raise self._fault(key, values, f"true or false for each of {num_layers} layers")
+        return values
+
+    def is_list(self, key: str) -> bool:
+        """True when there is a value per layer."""
+        return isinstance(self._metadata.get(self._prefix + key), list)
+
     def choice(self, key: str, supported: Collection[str], default: str) -> str:
         """One of the supported words. Raises CheckpointUnsupported for another one."""
         value = self._value(key, default)
@@ -58,6 +84,10 @@ class GGUFSettings:
             if allowed is None or (allowed and value not in allowed):
                 supported = " or ".join(map(repr, allowed or ())) or "not set"
                 raise CheckpointUnsupported(full_key[:80], _brief(value), supported)
+
+    def _list(self, key: str) -> Any:
+        self._read.add(self._prefix + key)
+        return self._metadata.get(self._prefix + key)
 
     def _value(self, key: str, default: Any) -> Any:
         self._read.add(self._prefix + key)

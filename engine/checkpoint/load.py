@@ -86,11 +86,11 @@ def _load(file: BufferedReader, entry: TensorEntry, *, exact: bool) -> Iterator[
         yield entry.name, _load_dense(file, entry)
         return
     blocks = _load_blocks(file, entry, kind, exact=exact)
-    path, rows = entry.name.removesuffix(".weight"), entry.shape[0]
-    yield f"{path}.weight", mx.array(_in_order(blocks.packed.reshape(rows, -1), entry).view("<u4"))
-    yield f"{path}.scales", mx.array(_in_order(blocks.scales.reshape(rows, -1), entry))
+    path, rows = entry.name.removesuffix(".weight"), entry.shape[:-1]
+    yield f"{path}.weight", mx.array(_in_order(blocks.packed.reshape(*rows, -1), entry).view("<u4"))
+    yield f"{path}.scales", mx.array(_in_order(blocks.scales.reshape(*rows, -1), entry))
     if blocks.biases is not None:
-        yield f"{path}.biases", mx.array(_in_order(blocks.biases.reshape(rows, -1), entry))
+        yield f"{path}.biases", mx.array(_in_order(blocks.biases.reshape(*rows, -1), entry))
 
 
 def _load_dense(file: BufferedReader, entry: TensorEntry) -> mx.array:
