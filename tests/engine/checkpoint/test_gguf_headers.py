@@ -166,7 +166,6 @@ CORRUPTIONS = {
     "architecture is a list": with_key("general.architecture", ARRAY, (STRING, ["llama"])),
     "another architecture": with_key("general.architecture", STRING, "gpt2"),
     "a projector": with_key("general.type", STRING, "mmproj"),
-    "the first of three parts": with_key("split.count", U32, 3),
     "no layers": with_key("llama.block_count", U32, 0),
     "2^32 - 1 layers": with_key("llama.block_count", U32, 2**32 - 1),
     "layers are text": with_key("llama.block_count", STRING, "2"),
