@@ -38,6 +38,15 @@ def embedding_model() -> Path:
 
 
 @pytest.fixture(scope="session")
+def gemma_270m() -> Path:
+    """Gemma 3 270M's GGUF file; scripts/fetch_gemma fetches it, and nothing else does."""
+    path = _ROOT / "models" / "gemma-3-270m-q4_k_m.gguf"
+    if not path.exists():
+        pytest.skip("Gemma 3 270M is not in models/: run scripts/fetch_gemma")
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_llama() -> Path:
     """A random Llama of a few hundred kilobytes, in Hugging Face's layout."""
     return _ROOT / "tests" / "engine" / "architectures" / "fixtures" / "llama"
