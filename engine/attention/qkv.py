@@ -104,6 +104,11 @@ class QKV(Queries):
         values = None if self.values is None else self.values[rows]
         return replace(self, queries=self.queries[rows], keys=self.keys[rows], values=values)
 
+    def of_tokens(self, start: int, end: int) -> "QKV":
+        """Queries, keys and values of some of the new tokens."""
+        values = None if self.values is None else self.values[..., start:end, :]
+        return replace(self, queries=self.queries[..., start:end, :], keys=self.keys[..., start:end, :], values=values)
+
     def rotated_heads(self, offsets: int | mx.array) -> tuple[mx.array, mx.array, mx.array | None]:
         """Queries, keys and values with their heads apart, rotated.
 

@@ -23,6 +23,7 @@ class UncachedBatch(Batch):
 
     def __init__(self, spec: CacheSpec, lengths: Sequence[int], *, both_ways: bool = False) -> None:
         self._windows = spec.windows
+        self._chunked = spec.chunked
         self._read_again = frozenset(spec.readers)
         self._stored: dict[int, tuple[mx.array, mx.array]] = {}
         self._both_ways = both_ways
@@ -79,10 +80,16 @@ class UncachedBatch(Batch):
             self._masks[window] = self._mask(length, window)
         return replace(options, causal=not self._both_ways, mask=self._masks[window])
 
+    def _chunks(self, length: int, window: int) -> mx.array:
+        chunk = mx.arange(length) // window
+        return causal_mask(length, length) & (chunk[:, None] == chunk)
+
     def _mask(self, length: int, window: int | None) -> mx.array | None:
         """The keys that every token sees; None where causal attention says it."""
         if not self._both_ways:
-            return None if window is None or window >= length else causal_mask(length, length, window)
+            if window is None or window >= length:
+                return None
+            return self._chunks(length, window) if self._chunked else causal_mask(length, length, window)
         visible = mx.arange(length) < mx.array(list(self._lengths))[:, None, None, None]
         if window is None:
             return visible

@@ -107,6 +107,8 @@ class SequenceView:
 
     def attend(self, layer: int, new: QKV, options: AttentionOptions, bias: mx.array | None = None) -> mx.array:
         """Store new keys and values, and attend to what the row sees, in MLX's operations."""
+        if self._is_chunked(layer):
+            return self._attend_in_chunks(layer, new, options)
         queries, keys, values = new.rotated_heads(self._slot.length)
         layout = self.slab.layout
         planes, window = self._append(layer, layout.planes(keys, values))
@@ -120,6 +122,8 @@ class SequenceView:
         """Store new keys and values, and attend to what the row sees, in one call of a kernel."""
         if options.value_dim is not None:
             return self._attend_to_keys(layer, new, options)
+        if self._is_chunked(layer):
+            return self._attend_in_chunks(layer, new, options)
         window, start = self.slab.layers[layer].window, self._slot.length
         end = start + new.length
         if window is None or end <= window:
@@ -150,6 +154,42 @@ class SequenceView:
     def bias(self, of_positions: PositionBias, length: int) -> mx.array:
         """Position biases between the new tokens and all that the row sees."""
         return of_positions(self._slot.length, length, self._slot.length + length)
+
+    def _is_chunked(self, layer: int) -> bool:
+        return self.slab.spec.chunked and self.slab.layers[layer].window is not None
+
+    def _attend_in_chunks(self, layer: int, new: QKV, options: AttentionOptions) -> mx.array:
+        """Store and attend chunk by chunk: the ring's first entry is that of the first token of a chunk."""
+        slab, start = self.slab.layers[layer], self._slot.length
+        assert slab.window is not None  # asked where there is one
+        end, window = start + new.length, slab.window
+        is_lost = start // window < (end - 1) // window
+        first = max(0, start - window)
+        seen = [slab.tokens(self._slot.index, first, start)] if is_lost and start else []
+        attended, position = [], start
+        while position < end:
+            stop = min(end, (position // window + 1) * window)
+            piece = new.of_tokens(position - start, stop - start)
+            attended.append(self._attend_in_chunk(layer, piece, options, position, position % window))
+            if is_lost:
+                place = position % window
+                seen.append(slab.read(self._slot.index, place, place + piece.length))
+            position = stop
+        if is_lost:
+            self._seen[layer] = first, [mx.concatenate([*parts], axis=2) for parts in zip(*seen, strict=True)]
+        return attended[0] if len(attended) == 1 else mx.concatenate(attended, axis=-2)
+
+    def _attend_in_chunk(self, layer: int, new: QKV, options: AttentionOptions, position: int, place: int) -> mx.array:
+        """Store tokens of one chunk, the first one at this entry of the ring, and attend to the chunk up to them."""
+        slab, layout, count = self.slab.layers[layer], self.slab.layout, place + new.length
+        if self.slab.kernels_attend:
+            location = KVLocation(self._slot.index, place, count)
+            return store_and_attend(self.slab, layer, new, location, options, position)
+        queries, keys, values = new.rotated_heads(position)
+        slab.write(self._slot.index, place, layout.planes(keys, values))
+        planes = slab.read(self._slot.index, 0, count)
+        options = replace(options, causal=new.length > 1)
+        return new.like_queries(attend(queries, *layout.keys_and_values(planes), options))
 
     def _attend_to_keys(self, layer: int, new: QKV, options: AttentionOptions) -> mx.array:
         """Store new keys, and attend to the keys that the row sees with the values in them; without windows."""
@@ -319,15 +359,14 @@ class SlabView:
     def _counts_in(self, slab: LayerSlab) -> mx.array:
         """The number of entries that each row sees."""
         if slab.window not in self._counts:
-            most = self.slab.capacity if slab.window is None else slab.window
-            self._counts[slab.window] = mx.array([min(length + 1, most) for length in self._lengths])
+            spec = self.slab.spec
+            self._counts[slab.window] = mx.array([spec.num_seen(slab.window, length) for length in self._lengths])
         return self._counts[slab.window]
 
     def _mask(self, window: int | None, num_entries: int) -> mx.array:
         """The entries that each slot's new token sees: bool (num_slots, 1, 1, entries read)."""
         if window not in self._masks:
-            counts = [length + 1 for length in self._lengths]
-            counts = counts if window is None else [min(count, window) for count in counts]
+            counts = [self.slab.spec.num_seen(window, length) for length in self._lengths]
             read = min(num_entries, -(-max(counts) // _READ_STEP) * _READ_STEP)
             self._masks[window] = _up_to(self._spread(counts), read)
         return self._masks[window]

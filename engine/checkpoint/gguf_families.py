@@ -64,6 +64,19 @@ def _deepseek(settings: GGUFSettings, config: Config, tensors: Collection[str]) 
     }
 
 
+def _llama4(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    """What the files leave out is the same in all published models, but for the norms of the one with 128 experts."""
+    num_experts = settings.count("expert_count")
+    return {
+        "num_local_experts": num_experts,
+        "num_experts_per_tok": settings.count("expert_used_count"),
+        "intermediate_size": settings.count("expert_feed_forward_length"),
+        "intermediate_size_mlp": config["intermediate_size"],
+        "interleave_moe_layer_step": settings.count("interleave_moe_layer_step", 1),
+        "use_qk_norm": num_experts != 128,
+    }
+
+
 def _ministral3(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
     scaling = _yarn_magnitude(settings, config["rope_scaling"], 1.0)
     if settings.has("attention.temperature_scale") and scaling is not None:
@@ -302,6 +315,7 @@ _READERS: dict[str, Callable[[GGUFSettings, Config, Collection[str]], dict[str, 
     "granitemoe": _granite_moe,
     "hunyuan_v1_dense": _hunyuan,
     "lfm2": _lfm2,
+    "llama4_text": _llama4,
     "lfm2_moe": _lfm2_moe,
     "minimax_m2": _minimax_m2,
     "ministral3": _ministral3,

@@ -102,10 +102,15 @@ _LFM2 = {
     "shortconv.in_proj": "conv.in_proj",
     "shortconv.out_proj": "conv.out_proj",
 }
+_LLAMA4 = {
+    theirs: ours.replace("switch_mlp", "experts").replace("mlp.", "feed_forward.")
+    for theirs, ours in (_LAYER_MODULES | _experts(shared="shared_expert")).items()
+} | {"ffn_gate_inp": "feed_forward.router"}
 ARCHITECTURES = {
     "llama": GGUFArchitecture("llama", _LAYER_MODULES, interleaved=True, optional_biases=True),
     "qwen2": GGUFArchitecture("qwen2", _LAYER_MODULES),
     "qwen3": GGUFArchitecture("qwen3", _LAYER_MODULES | _HEAD_NORMS),
+    "llama4": GGUFArchitecture("llama4_text", _LLAMA4),
     "mistral3": GGUFArchitecture("ministral3", _LAYER_MODULES, interleaved=True),
     "seed_oss": GGUFArchitecture("seed_oss", _LAYER_MODULES | _POST_NORM),
     "ernie4_5": GGUFArchitecture("ernie4_5", _LAYER_MODULES),

@@ -47,6 +47,7 @@ _TEXT_TYPES = {
     "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",
     "gemma4_unified": "gemma4_unified_text",
+    "llama4": "llama4_text",
     "mistral3": "mistral",
 }
 # Published wrappers leave out what their text model's class has by default.

@@ -69,6 +69,7 @@ class CausalLM(Architecture):
         *,
         tied: bool,
         windows: Sequence[int | None] | None = None,
+        chunked: bool = False,
         num_states: int = 0,
         readers: Sequence[int] = (),
         embedding_scale: float = 1.0,
@@ -80,7 +81,8 @@ class CausalLM(Architecture):
         self._logit_scale = logit_scale
         self._logit_softcap = logit_softcap
         self._tied = tied
-        self._cache = CacheSpec([None] * len(layers) if windows is None else list(windows), num_states, readers)
+        windows = [None] * len(layers) if windows is None else list(windows)
+        self._cache = CacheSpec(windows, num_states, readers, chunked)
         if not tied:
             self.lm_head = Linear(hidden_size, vocab_size, bias=head_bias)
 

@@ -47,7 +47,11 @@ class GatedExperts(Module):
 
     def __call__(self, x: mx.array, experts: mx.array) -> mx.array:
         """x: (tokens, hidden_size); experts: (tokens, chosen); returns (tokens, chosen, hidden_size)."""
-        x = x[:, None, None]
+        return self.weighted_inputs(x[:, None], experts)
+
+    def weighted_inputs(self, x: mx.array, experts: mx.array) -> mx.array:
+        """x: (tokens, 1 or chosen, hidden_size), one input for each expert; otherwise as a call."""
+        x = x[:, :, None]
         inner = self.gated(self.gate_proj(x, experts), self.up_proj(x, experts))
         return self.down_proj(inner, experts)[:, :, 0]
 

@@ -84,6 +84,16 @@ class LayerNorm(Module):
         return self._native.layer_norm(x, self.weight, bias, self._eps)
 
 
+class PlainRMSNorm(Module):
+    """Root-mean-square norm without weight. x: (..., size)."""
+
+    def __init__(self, eps: float) -> None:
+        self._eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.rms_norm(x, None, self._eps)
+
+
 class PlainLayerNorm(Module):
     """Layer norm without weight or bias. x: (..., size)."""
 

@@ -148,9 +148,30 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gemma": ("gemma", {}),
+    "llama4-text": (
+        "llama4",
+        {
+            "expert_count": 4,
+            "expert_used_count": 2,
+            "expert_feed_forward_length": 12,
+            "feed_forward_length": 24,
+            "interleave_moe_layer_step": 2,
+        },
+    ),
 }
 # Layers of the fixture that the family's GGUFs cannot have, or settings that they do not state.
-CHANGES: dict[str, dict[str, Any]] = {"qwen2-moe": {"mlp_only_layers": []}, "lfm2-moe": {"routed_scaling_factor": 1.0}}
+CHANGES: dict[str, dict[str, Any]] = {
+    "qwen2-moe": {"mlp_only_layers": []},
+    "lfm2-moe": {"routed_scaling_factor": 1.0},
+    "llama4-text": {
+        "no_rope_layers": [1, 1, 1, 0],
+        "layer_types": ["chunked_attention"] * 3 + ["full_attention"],
+        "attention_chunk_size": 8192,
+        "attn_scale": 0.1,
+        "floor_scale": 8192,
+        "rope_parameters": {"rope_theta": 10_000.0, "rope_type": "default"},
+    },
+}
 
 
 def metadata_of(config: dict[str, Any], name: str, special: dict[str, Any]) -> dict[str, tuple[int, Any]]:
