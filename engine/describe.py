@@ -1,5 +1,6 @@
 """The description of a loaded model: its special tokens, its memory for keys and values, and ModelInfo."""
 
+import logging
 from typing import Any
 
 from engine.cache.blocks import block_tokens
@@ -17,6 +18,7 @@ from engine.layers.rope import rotation_rule
 from engine.model import CausalModel
 from engine.settings import EngineSettings, ModelInfo
 
+_log = logging.getLogger(__name__)
 _UNLIMITED_CONTEXT = 2048  # for models whose positions are relative and have no end of their own
 
 
@@ -57,10 +59,14 @@ def prefix_store(
     kind = f"{size} {settings.kv_bits}" if settings.bits is None else f"{size} {settings.kv_bits} {settings.bits}"
     if rotation_rule(model) is not None:
         kind += " rotated by length"
-    tier = DiskTier(settings.prefix_folder / fingerprint(checkpoint, kind), settings.prefix_disk_bytes)
-    store = PrefixStore(limit_bytes, size, tier, needs_state=needs_state)
-    for path, is_snapshot in tier.known():
-        store.adopt(path, is_snapshot=is_snapshot)
+    try:
+        tier = DiskTier(settings.prefix_folder / fingerprint(checkpoint, kind), settings.prefix_disk_bytes)
+        store = PrefixStore(limit_bytes, size, tier, needs_state=needs_state)
+        for path, is_snapshot in tier.known():
+            store.adopt(path, is_snapshot=is_snapshot)
+    except OSError as error:
+        _log.warning("the folder of the prefix cache cannot be used, nothing is kept on disk: %s", error.strerror)
+        return PrefixStore(limit_bytes, size, needs_state=needs_state)
     return store
 
 

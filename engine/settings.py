@@ -94,7 +94,7 @@ class EngineStats:
     prefix_bytes, prefix_blocks: kept for sequences to come
     queried_tokens, cached_tokens: prompt tokens that were looked up in the prefix cache, and that were there
     num_preemptions: how often a sequence gave its slot back before its end
-    num_damaged: files of the prefix store that were refused
+    num_damaged: files of the prefix store that were refused, and blocks that could not be written to it
     prefilled: tokens of each prompt that is being prefilled, so far, by request id
     """
 

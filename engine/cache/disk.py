@@ -4,6 +4,7 @@ A file is named by the digest of its tokens and all before them, under a folder 
 temporary name and renamed. Whatever is wrong with a file makes it a miss, and the file is removed.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -41,10 +42,10 @@ class DiskTier:
 
     folder: of one model in one format; nobody else writes there
     limit_bytes: of all files together
-    num_damaged: files that were refused
+    num_damaged: files that were refused, and blocks that could not be written
 
     One thread writes; what it cannot keep up with is not kept. Reading is done by whoever asks, with the help of a few
-    threads where it is known what will be asked for next.
+    threads where it is known what will be asked for next. Raises OSError for a folder that cannot be had or listed.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -52,6 +53,7 @@ class DiskTier:
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._sizes: dict[str, int] = {}
+        self._told: set[str] = set()
         self._queue: queue.Queue[tuple[str, list[bytes | memoryview]] | None] = queue.Queue(_QUEUED_BLOCKS)
         self._lock = threading.Lock()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="prefix store reader")
@@ -75,11 +77,13 @@ class DiskTier:
         path, ahead = self._path(name), self._ahead.pop(name, None)
         try:
             data = _checked(path) if ahead is None else ahead.result()
-            os.utime(path)
-            return _content(data, block)
+            content = _content(data, block)
         except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
             self._refuse(path, error)
             return None
+        with contextlib.suppress(OSError):  # in a folder that may only be read, its age stays as it is
+            os.utime(path)
+        return content
 
     def read_ahead(self, blocks: Sequence[DiskBlock]) -> None:
         """Begin to read and check the files of these blocks, which are about to be asked for; forgets others' files."""
@@ -123,29 +127,40 @@ class DiskTier:
             if path.suffix == _SUFFIX and path.is_file() and not path.is_symlink():
                 found.append((path.stat().st_mtime_ns, path))
             elif path.name.startswith("."):
-                path.unlink(missing_ok=True)
+                _delete(path)
         return [path for _, path in sorted(found)]
 
     def _refuse(self, path: Path, error: Exception) -> None:
         if isinstance(error, FileNotFoundError):
             return
         self.num_damaged += 1
-        _log.warning("a stored block is of no use: %s", type(error).__name__)
-        path.unlink(missing_ok=True)
+        self._tell("a stored block is of no use: %s", type(error).__name__)
+        _delete(path)
+
+    def _tell(self, message: str, reason: str | None) -> None:
+        """One line for each kind of trouble; the count tells of the rest."""
+        if message not in self._told:
+            self._told.add(message)
+            _log.warning(message, reason)
 
     def _write_for_ever(self) -> None:
         while (item := self._queue.get()) is not None:
             try:
                 self._write_file(*item)
             except OSError as error:
-                _log.warning("a block could not be stored: %s", error.strerror)
+                self.num_damaged += 1
+                self._tell("a block could not be stored, and others may follow: %s", error.strerror)
 
     def _write_file(self, name: str, parts: list[bytes | memoryview]) -> None:
         path = self._path(name)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            file.writelines(parts)
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                file.writelines(parts)
+            temporary.replace(path)
+        except OSError:
+            _delete(temporary)  # of a full disk it is the last free room
+            raise
         self._sizes[path.name] = sum(len(part) for part in parts)
         self._shrink()
 
@@ -155,8 +170,13 @@ class DiskTier:
         for path in self._files():
             if sum(self._sizes.values()) <= 0.9 * self._limit_bytes:
                 return
-            path.unlink(missing_ok=True)
+            _delete(path)
             self._sizes.pop(path.name, None)
+
+
+def _delete(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _name(block: DiskBlock) -> str:

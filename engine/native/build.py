@@ -5,6 +5,7 @@
 Objects and modules lie in the user's cache folder under a hash of everything that goes into them.
 """
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -13,8 +14,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -23,11 +25,13 @@ from typing import Literal
 
 from platformdirs import user_cache_path
 
+from engine.companion import run
 from engine.errors import KernelsUnavailable
 
 Target = Literal["native", "avx2", "portable"]
 
 MODULE_NAME = "kernels"
+_BUILDING = "building-"
 _FOLDER = Path(__file__).parent
 _COMPILERS = ("g++", "clang++", "c++")
 _LONGEST_COMPILE_SECONDS = 600
@@ -68,11 +72,28 @@ def build(target: Target = "native", *, checked: bool = False, cache: Path | Non
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         sources, objects, module = _files(toolchain, cache)
         if not module.exists():
-            _compile_all(toolchain, sources, objects)
-            _run_into(module, [toolchain.compiler, *map(str, objects), *toolchain.link_flags])
+            with _alone(cache):
+                _sweep(cache)
+                _compile_all(toolchain, sources, objects)
+                if not module.exists():
+                    _run_into(module, [toolchain.compiler, *map(str, objects), *toolchain.link_flags])
     except OSError as error:
         raise KernelsUnavailable(f"they could not be stored: {error.strerror}") from error
     return module
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Wait until no other process compiles: two would take twice as long, and do the same."""
+    with (cache / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep(cache: Path) -> None:
+    """Delete what a process has left that was killed while it compiled."""
+    for folder in cache.glob(f"{_BUILDING}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_built(target: Target = "native") -> bool:
@@ -178,22 +199,15 @@ def _compile_all(toolchain: Toolchain, sources: Sequence[Path], objects: Sequenc
 
 
 def _run_into(path: Path, command: Sequence[str]) -> None:
-    """Run a command that writes one file, under a name of its own first: two processes may write it at once."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="building-") as folder:
+    """Run a command that writes one file, under a name of its own first: it appears whole."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_BUILDING) as folder:
         result = Path(folder) / path.name
         try:
-            done = subprocess.run(
-                [*command, "-o", str(result)],
-                check=False,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_LONGEST_COMPILE_SECONDS,
-            )
+            exit_code, output = run([*command, "-o", str(result)], _LONGEST_COMPILE_SECONDS)
         except subprocess.TimeoutExpired:
             raise KernelsUnavailable("the compiler took too long") from None
-        if done.returncode != 0 or not result.exists():
-            raise KernelsUnavailable(f"the compiler failed: {_first_error(done.stderr)}")
+        if exit_code != 0 or not result.exists():
+            raise KernelsUnavailable(f"the compiler failed: {_first_error(output)}")
         result.replace(path)
 
 

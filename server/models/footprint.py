@@ -54,7 +54,9 @@ class Measurements:
 
     def put(self, run: str, measured: Measured) -> None:
         """Remember, also on disk: whole or not at all. A disk that cannot be written costs a worse guess next time."""
-        known = self._known()
+        mine, self._by_run = self._known(), None
+        known = self._known()  # anew: another server of this home may have written meanwhile
+        self._by_run = known = {**mine, **known}
         known.pop(run, None)
         known[run] = measured
         while len(known) > _MOST_REMEMBERED:
@@ -66,6 +68,8 @@ class Measurements:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(msgspec.json.encode(known))
             temporary.replace(self._path)
+        with contextlib.suppress(OSError):
+            temporary.unlink()  # where the disk was full
 
     def _known(self) -> dict[str, Measured]:
         if self._by_run is None:

