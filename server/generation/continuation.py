@@ -121,7 +121,7 @@ class Continuation:
         self._prompt += (self._score(token, 0, is_end=False) for token in output.prompt_tokens)
         begin = self._num_decoded
         text = "" if output.token is None else self._decode(output.token, output.finish_reason)
-        if output.finish_reason:
+        if output.finish_reason == "stop":  # a character that the limit cuts is left out
             text += self._detokenizer.finish()
         self._num_decoded += len(text)
         if output.token is not None and output.token.logprob is not None:

@@ -27,6 +27,9 @@ _BY_STATUS = {
 }
 
 
+METHOD_UNKNOWN, ROUTE_UNKNOWN = 405, 404
+
+
 def install(app: FastAPI) -> None:
     """Give every failure inside the app its JSON answer."""
     app.add_exception_handler(RequestValidationError, _validation)
@@ -50,11 +53,18 @@ async def _unknown(_: Request, error: Exception) -> Response:
     return refuse(INTERNAL, INTERNAL_MESSAGE)
 
 
-async def _framework(_: Request, error: Exception) -> Response:
+async def _framework(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else INTERNAL.status
+    if status == METHOD_UNKNOWN and request.method == "POST" and _is_item(request):
+        status = ROUTE_UNKNOWN
     row, message = _BY_STATUS.get(status, (INTERNAL, INTERNAL_MESSAGE))
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     return refuse(row, message, headers=headers)
+
+
+def _is_item(request: Request) -> bool:
+    """Whether the path is no route by itself, but could name an item of one, as /responses/compact does."""
+    return bool(request.scope.get("path_params"))
 
 
 async def _validation(_: Request, error: Exception) -> Response:

@@ -69,6 +69,7 @@ class OriginGuard:
         self._app = app
         self._any = "*" in allowed
         self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
+        self._beginnings = tuple(each[:-1].lower() for each in allowed if each.endswith("*") and "://" in each)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
@@ -79,7 +80,10 @@ class OriginGuard:
             if scope["method"] in ("GET", "HEAD"):  # harmless: without CORS headers the page cannot read the answer
                 await self._app(scope, receive, send)
             else:
-                message = "Pages of this origin may not use this server. Add it to BRAMLEY_ALLOWED_ORIGINS."
+                message = (
+                    f"Pages of {origin[:100]} may not use this server. Start it with --allowed-origin and this "
+                    "origin, or set BRAMLEY_ALLOWED_ORIGINS; a * at its end allows all that begin so."
+                )
                 await refuse(_ORIGIN, message)(scope, receive, send)
         elif scope["method"] == "OPTIONS":
             await _preflight(origin, headers)(scope, receive, send)
@@ -98,6 +102,7 @@ class OriginGuard:
         return (
             self._any
             or origin.lower() in self._allowed
+            or origin.lower().startswith(self._beginnings)
             or (is_web and parts[1] == host.lower())
             or (is_web and _hostname(origin) in LOCAL_NAMES)
         )

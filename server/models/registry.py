@@ -58,6 +58,11 @@ class Registry:
         own = [alias for alias, name in self._aliases.items() if name in (model.name, *model.aliases)]
         return list(dict.fromkeys([*own, *model.aliases]))
 
+    def own_aliases(self) -> list[tuple[str, str]]:
+        """The names that a person has given to models, each with the model's name."""
+        names = self._aliases.items()
+        return [(alias, self.find(alias).name) for alias, name in names if self._is_known(name)]
+
     def find(self, name: str) -> ServedModel:
         """The model of that name, alias or unambiguous last part of a name; the default for no name.
 
@@ -71,6 +76,13 @@ class Registry:
         if name in self._by_alias:
             return self._by_alias[name]
         return self._stored(name) or self._by_last_part(name) or self._missing()
+
+    def _is_known(self, name: str) -> bool:
+        try:
+            self.find(name)
+        except ModelNotFound:  # removed from the store since the start
+            return False
+        return True
 
     def all(self) -> Sequence[ServedModel]:
         """Everything that can be served: the default, the others named at the start, the rest of the store by id."""

@@ -71,7 +71,7 @@ class LastMessageTemplate:
         if content == "raise":
             raise TemplateFailed("The template refused these messages.")
         if content != "show":
-            return content
+            return content or ""
         seen = {"messages": messages, "variables": dict(variables or {}), "generate": add_generation_prompt}
         seen |= {"tools": tools} if tools else {}
         return json.dumps({"say": json.dumps({**seen, "continue": continue_final_message})})

@@ -210,7 +210,8 @@ def template_message(message: ChatMessage, name: str | None, shorten: Callable[[
         "tool_call_id": message.tool_call_id and shorten(message.tool_call_id),
         "tool_calls": [_template_call(call, shorten) for call in message.tool_calls],
     }
-    content = message.content if message.content or "content" in message.model_fields_set else None
+    is_null = bool(message.tool_calls) and "content" not in message.model_fields_set
+    content = None if is_null else message.content
     return {"role": role, "content": content, **{name: value for name, value in optional.items() if value}}
 
 

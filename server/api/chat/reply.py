@@ -27,7 +27,7 @@ from server.version import FINGERPRINT
 from server.wire.tools import FunctionCallText, ToolCallOut
 from server.wire.usage import Usage
 
-ChatFinishReason = Literal["stop", "length", "tool_calls"]
+ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class ChatReply(ChunkedReply):
@@ -39,6 +39,7 @@ class ChatReply(ChunkedReply):
         self.num_choices = body.n
         self._wants_logprobs = body.logprobs
         self._by_id = body.return_tokens_as_token_ids
+        self._in_older_form = bool(body.functions)
         self._shows_ids = body.return_token_ids
         self.prompt_ids: Sequence[int] = ()
         self._shows_reasoning = body.include_reasoning
@@ -63,20 +64,22 @@ class ChatReply(ChunkedReply):
     def _chunks(self, delta: Delta) -> Iterator[dict[str, Any]]:
         if delta.index not in self._begun:
             self._begun.add(delta.index)
-            yield self._chunk(delta.index, {"role": "assistant", "content": ""})
+            begins_with_call = bool(delta.pieces) and delta.pieces[0].field == "call"
+            begin: ChatDelta = {"role": "assistant"} if begins_with_call else {"role": "assistant", "content": ""}
+            yield self._chunk(delta.index, begin)
         tokens = delta.tokens
         for piece in delta.pieces:
             if piece.field == "content":
                 yield self._chunk(delta.index, {"content": piece.text}, tokens=tokens)
                 tokens = ()
             elif piece.field != "reasoning":
-                yield self._chunk(delta.index, {"tool_calls": [self._call(delta.index, piece)]})
+                yield self._chunk(delta.index, self._call(delta.index, piece))
             elif self._shows_reasoning:
                 yield self._chunk(delta.index, {"reasoning_content": piece.text})
         if tokens:
             yield self._chunk(delta.index, {"content": ""}, tokens=tokens)
         if delta.finish_reason:
-            reason = finish_reason(delta.finish_reason, has_calls=self._num_calls[delta.index] > 0)
+            reason = self._reason(delta.finish_reason, has_calls=self._num_calls[delta.index] > 0)
             yield self._chunk(delta.index, {}, finish_reason=reason)
 
     def usage_chunk(self, usage: Usage) -> Mapping[str, Any]:
@@ -101,7 +104,7 @@ class ChatReply(ChunkedReply):
             "index": index,
             "message": self._message(choice),
             "logprobs": chat_logprobs(choice.tokens, by_id=self._by_id) if self._wants_logprobs else None,
-            "finish_reason": finish_reason(choice.finish_reason, has_calls=bool(choice.calls())),
+            "finish_reason": self._reason(choice.finish_reason, has_calls=bool(choice.calls())),
         }
         return {**answer, "token_ids": choice.token_ids} if self._shows_ids else answer
 
@@ -112,21 +115,28 @@ class ChatReply(ChunkedReply):
             message["reasoning_content"] = reasoning
         if calls or self._must_call:
             message["content"] = choice.text or None
-        if calls:
+        if calls and self._in_older_form:
+            message["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}
+        elif calls:
             message["tool_calls"] = [
                 {"id": call_id(), "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
                 for call in calls
             ]
         return message
 
-    def _call(self, index: int, piece: Piece) -> ToolCallOut:
+    def _reason(self, reason: FinishReason, *, has_calls: bool) -> ChatFinishReason:
+        told = finish_reason(reason, has_calls=has_calls)
+        return "function_call" if told == "tool_calls" and self._in_older_form else told
+
+    def _call(self, index: int, piece: Piece) -> ChatDelta:
         """A piece of a call; calls count from 0 within the choice."""
-        if piece.field == "arguments":
-            return {"index": self._num_calls[index] - 1, "function": {"arguments": piece.text}}
-        self._num_calls[index] += 1
-        number = self._num_calls[index] - 1
-        function: FunctionCallText = {"name": piece.text, "arguments": ""}
-        return {"index": number, "id": call_id(), "type": "function", "function": function}
+        begins = piece.field == "call"
+        self._num_calls[index] += begins
+        function: FunctionCallText = {"name": piece.text, "arguments": ""} if begins else {"arguments": piece.text}
+        if self._in_older_form:
+            return {"function_call": function}
+        call: ToolCallOut = {"index": self._num_calls[index] - 1, "function": function}
+        return {"tool_calls": [{**call, "id": call_id(), "type": "function"} if begins else call]}
 
     def _chunk(
         self,

@@ -21,7 +21,7 @@ from server.limits import (
 )
 from server.wire.base import Name, Refusals, Text, WireModel
 from server.wire.sampling import SamplingFields, refused_but
-from server.wire.tools import BoundedObject, Tool, ToolCallOut, ToolChoice
+from server.wire.tools import BoundedObject, FunctionCallText, Tool, ToolCallOut, ToolChoice
 from server.wire.usage import Usage
 
 
@@ -118,7 +118,10 @@ class Reasoning(WireModel):
 
 
 class ConversationFields(WireModel):
-    """The fields that make the prompt of a conversation."""
+    """The fields that make the prompt of a conversation.
+
+    functions: the older form of tools; calls are answered in its own form
+    """
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     add_generation_prompt: bool = True
@@ -127,6 +130,7 @@ class ConversationFields(WireModel):
     reasoning_effort: Effort | None = None
     reasoning: Reasoning | None = None
     tools: list[Tool] = Field(default=[], max_length=MAX_TOOLS)
+    functions: list[BoundedObject] = Field(default=[], max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | ToolChoice = "auto"
 
     @model_validator(mode="before")
@@ -139,6 +143,7 @@ class ConversationFields(WireModel):
         functions, choice = data.pop("functions", None), data.pop("function_call", None)
         if isinstance(functions, list) and data.get("tools") is None:
             data["tools"] = [{"type": "function", "function": each} for each in functions]
+            data["functions"] = functions
         if data.get("tool_choice") is None:
             data["tool_choice"] = {"type": "function", "function": choice} if isinstance(choice, dict) else choice
         return data
@@ -228,7 +233,7 @@ class ChatCompletionRequest(ConversationFields, SamplingFields):
     def several_calls(self) -> bool:
         """Whether a reply may hold more than one tool call; one that is named is called once."""
         is_named = not isinstance(self.tool_choice, str) and self.tool_choice.function is not None
-        return self.parallel_tool_calls and not is_named
+        return self.parallel_tool_calls and not is_named and not self.functions
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
@@ -269,6 +274,7 @@ class AssistantMessage(TypedDict):
     refusal: None
     reasoning_content: NotRequired[str]
     tool_calls: NotRequired[list[ToolCallOut]]
+    function_call: NotRequired[FunctionCallText]
 
 
 class ChatDelta(TypedDict):
@@ -278,6 +284,7 @@ class ChatDelta(TypedDict):
     content: NotRequired[str]
     reasoning_content: NotRequired[str]
     tool_calls: NotRequired[list[ToolCallOut]]
+    function_call: NotRequired[FunctionCallText]
 
 
 class ChatChoice(TypedDict):
@@ -286,7 +293,7 @@ class ChatChoice(TypedDict):
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: Literal["stop", "length", "tool_calls", "function_call"]
     token_ids: NotRequired[list[int]]
 
 
@@ -296,7 +303,7 @@ class ChatChunkChoice(TypedDict):
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls"] | None
+    finish_reason: Literal["stop", "length", "tool_calls", "function_call"] | None
     token_ids: NotRequired[list[int]]
 
 
@@ -322,5 +329,5 @@ class ChatCompletionChunk(TypedDict):
     model: str
     system_fingerprint: str
     choices: list[ChatChunkChoice]
-    usage: NotRequired[Usage]
+    usage: NotRequired[Usage | None]
     prompt_token_ids: NotRequired[list[int]]

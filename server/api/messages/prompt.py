@@ -147,7 +147,7 @@ def _said(blocks: Sequence[Block], param: str) -> Iterator[Message]:
             message["reasoning_content"] = message.get("reasoning_content", "") + _string(block, "thinking", place)
         elif kind == "tool_use":
             message.setdefault("tool_calls", []).append(_call(block, place))
-        elif kind != "redacted_thinking":  # which only who wrote it can read
+        elif not (isinstance(kind, str) and kind in _PASSED_OVER):
             message["content"] += _text(block, place)
     yield message
 
@@ -196,6 +196,8 @@ def _text(block: Any, param: str, images: str = "") -> str:
         return images
     if kind in ("document", "search_result") and _wants_citations(block):
         raise UnsupportedParameter(f"{param}.citations", "this model does not say what it takes from where")
+    if kind == "compaction" and isinstance(block.get("content"), str):  # a summary of earlier turns
+        return str(block["content"])
     if kind == "document":
         return _document(block, param)
     if kind == "search_result":
@@ -234,6 +236,24 @@ def _string(block: Block, key: str, param: str) -> str:
     return value
 
 
+# Of a turn of the model: thoughts that only who wrote them can read, and the work of tools of another server.
+_PASSED_OVER = frozenset(
+    {
+        "redacted_thinking",
+        "server_tool_use",
+        "web_search_tool_result",
+        "web_fetch_tool_result",
+        "code_execution_tool_result",
+        "bash_code_execution_tool_result",
+        "text_editor_code_execution_tool_result",
+        "tool_search_tool_result",
+        "advisor_tool_result",
+        "mcp_tool_use",
+        "mcp_tool_result",
+        "container_upload",
+        "fallback",
+    }
+)
 _KNOWN = frozenset(
     {
         "image",

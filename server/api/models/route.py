@@ -24,7 +24,11 @@ async def list_models(request: Request) -> ModelList:
     """Everything that can be served, the default first."""
     registry: Registry = request.app.state.registry
     models = await asyncio.to_thread(registry.all)
+    in_anthropics_words = "anthropic-version" in request.headers
     cards = [await _card(registry, model) for model in models]
+    by_id = {card["id"]: card for card in cards}
+    cards += [{**by_id[model], "id": alias, "root": model} for alias, model in registry.own_aliases() if model in by_id]
+    cards = [_told(card, in_anthropics_words=in_anthropics_words) for card in cards]
     ids = [card["id"] for card in cards]
     first, last = (ids[0], ids[-1]) if ids else (None, None)
     return {"object": "list", "data": cards, "first_id": first, "last_id": last, "has_more": False}
@@ -38,7 +42,7 @@ async def retrieve_model(name: str, request: Request) -> ModelCard:
     model = registry.find(name)
     known = await _known(model)
     return {
-        **await _card(registry, model),
+        **_told(await _card(registry, model), in_anthropics_words="anthropic-version" in request.headers),
         "parameters": parameters(*known) if known else None,
         "modalities": ["text"],
         "left_out": dict(known[0].get("left_out", {})) if known else None,
@@ -52,6 +56,8 @@ async def _card(registry: Registry, model: ServedModel) -> ModelCard:
         "object": "model",
         "created": model.created,
         "owned_by": "bramley",
+        "root": model.name,
+        "aliases": registry.aliases_of(model),
         "state": model_state(registry, model),
         "max_model_len": context_length,
         "context_length": context_length,
@@ -63,6 +69,11 @@ async def _card(registry: Registry, model: ServedModel) -> ModelCard:
         "max_input_tokens": context_length,
         "max_tokens": context_length,
     }
+
+
+def _told(card: ModelCard, *, in_anthropics_words: bool) -> ModelCard:
+    """The card, without what Anthropic's clients read as something else."""
+    return {**card, "capabilities": None} if in_anthropics_words else card
 
 
 async def _known(model: ServedModel) -> tuple[Mapping[str, Any], ModelText] | None:

@@ -29,6 +29,8 @@ class ModelCard(TypedDict):
     """One served model, in OpenAI's words and in Anthropic's. What is known of a loaded model only is null before.
 
     max_model_len, context_length, max_input_tokens, max_tokens: tokens
+    root: the model's own name, where id is a name that a person gave it; aliases: its other names
+    capabilities: null for clients of Anthropic's API, where the name means something else
     created: Unix seconds; created_at: the same as text
     state: as in /status
     parameters: by route, the fields of a request that are honoured; in answers about one model
@@ -40,6 +42,8 @@ class ModelCard(TypedDict):
     object: Literal["model"]
     created: int
     owned_by: str
+    root: str
+    aliases: list[str]
     state: ModelState
     max_model_len: int | None
     context_length: int | None

@@ -96,7 +96,9 @@ def conversation_messages(items: Iterable[Item]) -> list[Item]:
         if kind == "reasoning":
             reasoning += _reasoning(item, param)
             continue
-        read = _READERS.get(kind) if isinstance(kind, str) else None
+        if isinstance(kind, str) and _is_passed_over(kind, item):
+            continue
+        read = _reader(kind) if isinstance(kind, str) else None
         if read is None:
             raise InvalidRequest(f"{param} is an item of a type that is not read here.", param=param)
         message = read(item, param)
@@ -105,6 +107,37 @@ def conversation_messages(items: Iterable[Item]) -> list[Item]:
         reasoning = ""  # of a turn that was cut while it thought: no later turn has had this thought
         _append(messages, message)
     return messages
+
+
+def _reader(kind: str) -> Callable[[Item, str], Item] | None:
+    """Calls of tools that other servers know, local_shell_call and its like, are calls of functions of that name."""
+    if kind in _READERS:
+        return _READERS[kind]
+    if kind.endswith("_call_output"):
+        return _foreign_output
+    return _foreign_call if kind.endswith("_call") else None
+
+
+def _is_passed_over(kind: str, item: Item) -> bool:
+    """Whether an item is about work of another server that leaves no result here, such as web_search_call."""
+    is_foreign = kind not in _READERS
+    return is_foreign and (
+        (kind.endswith("_call") and not isinstance(item.get("call_id"), str)) or kind.startswith(_PASSED_OVER)
+    )
+
+
+def _foreign_call(item: Item, param: str) -> Item:
+    given = {key: value for key, value in item.items() if key not in ("type", "id", "call_id", "status")}
+    name = str(item.get("type")).removesuffix("_call")
+    call = {"id": item["call_id"], "function": {"name": name, "arguments": json.dumps(given, ensure_ascii=False)}}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
+
+
+def _foreign_output(item: Item, param: str) -> Item:
+    output = item.get("output")
+    text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+    call_id = item.get("call_id") or item.get("id")
+    return {"role": "tool", "content": text, "tool_call_id": call_id}
 
 
 def _append(messages: list[Item], message: Item) -> None:
@@ -151,6 +184,7 @@ _READERS: dict[Any, Callable[[Item, str], Item]] = {
     "function_call_output": _output,
     "custom_tool_call_output": _output,
 }
+_PASSED_OVER = ("mcp_", "compaction", "context_compaction", "tool_search", "additional_tools")
 _PREFIXES = {
     "message": "msg",
     "function_call": "fc",

@@ -261,7 +261,7 @@ def _begun(body: ResponseRequest, response_id: str, model_name: str) -> Response
         "store": body.store,
         "text": {"format": body.text.format},
         "top_logprobs": body.top_logprobs,
-        "truncation": "disabled",
+        "truncation": body.truncation,
         "usage": None,
         "user": None,
     }

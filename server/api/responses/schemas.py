@@ -32,7 +32,10 @@ class TextOptions(WireModel):
 
 
 class ResponseRequest(SamplingFields):
-    """The body of POST /responses. `input` and `tools` are read by server.response_input."""
+    """The body of POST /responses. `input` and `tools` are read by server.api.responses.prompt.
+
+    truncation: nothing is ever cut; a prompt that does not fit is refused whatever it says
+    """
 
     refused: ClassVar[Refusals] = {
         **SAMPLING_REFUSED,
@@ -42,7 +45,6 @@ class ResponseRequest(SamplingFields):
         "context_management": bool,
         "moderation": bool,
         "prompt_cache_options": lambda value: isinstance(value, dict) and value.get("prewarm") is True,
-        "truncation": lambda value: value != "disabled",
         "n": lambda value: value != 1,
         "logprobs": bool,
     }
@@ -52,6 +54,7 @@ class ResponseRequest(SamplingFields):
     max_output_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
     previous_response_id: Name | None = None
     store: bool = True
+    truncation: Literal["auto", "disabled"] = "disabled"
     reasoning: ReasoningOptions = ReasoningOptions()
     text: TextOptions = TextOptions()
     tools: list[BoundedObject] = Field(default=[], max_length=MAX_TOOLS)
@@ -120,7 +123,7 @@ class Response(TypedDict):
     store: bool
     text: dict[str, Any]
     top_logprobs: int
-    truncation: Literal["disabled"]
+    truncation: Literal["auto", "disabled"]
     usage: ResponseUsage | None
     user: None
 

@@ -71,7 +71,9 @@ class ChunkedReply:
 
     def events(self, delta: Delta, usage: Callable[[], Usage]) -> bytes:
         """The chunks of one delta as events."""
-        extra = {"usage": usage()} if self._options.continuous_usage_stats else {}
+        extra: dict[str, Any] = {"usage": usage()} if self._options.continuous_usage_stats else {}
+        if self._options.include_usage and not extra:
+            extra = {"usage": None}
         return b"".join(event({**chunk, **extra}) for chunk in self.chunks(delta))
 
     def end(self, usage: Usage) -> Iterator[bytes]:

@@ -221,7 +221,7 @@ RESPONSES = {
     "tools": Honoured([FLAT_TOOL], lambda seen: "tools" in seen.said, {"input": "show"}),
     "top_logprobs": Honoured(2, lambda seen: scores(seen) and len(scores(seen)[0]["top_logprobs"]) == 2),
     "top_p": sampled("top_p", 0.5),
-    "truncation": Refused("auto"),
+    "truncation": Honoured("auto", lambda seen: seen.json["truncation"] == "auto"),
     "user": Harmless("somebody"),
 }
 

@@ -192,7 +192,8 @@ def test_usage_is_streamed_only_on_demand(fake, client):
     asked = fake.events(client.post("/v1/chat/completions", json=body | {"stream_options": {"include_usage": True}}))
     assert asked[-1]["choices"] == []
     assert asked[-1]["usage"]["completion_tokens"] == 13
-    assert not any("usage" in chunk for chunk in asked[:-1])
+    assert all(chunk["usage"] is None for chunk in asked[:-1])
+    assert not any("usage" in chunk for chunk in fake.events(client.post("/v1/chat/completions", json=body)))
     options = {"continuous_usage_stats": True, "include_usage": True, "include_obfuscation": False}
     every = fake.events(client.post("/v1/chat/completions", json=body | {"stream_options": options}))
     counts = [chunk["usage"]["completion_tokens"] for chunk in every]

@@ -292,7 +292,7 @@ def test_a_tool_loop_of_the_client_ends(sdk):
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content[0]"),
         ({"messages": [{"role": "user", "content": [{"type": "sound"}]}]}, "messages[0].content[0]"),
         (
-            {"messages": [{"role": "assistant", "content": [{"type": "server_tool_use"}]}]},
+            {"messages": [{"role": "user", "content": [{"type": "server_tool_use"}]}]},
             "messages[0].content[0] is not supported: it is a block of type server_tool_use",
         ),
         ({"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "messages[0].content[0].tool_use_id"),
