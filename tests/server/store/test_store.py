@@ -272,7 +272,7 @@ def test_root_that_is_a_file_is_one_line(tmp_path, folder):
 @pytest.mark.slow
 def test_looking_into_the_store_imports_nothing_slow():
     code = (
-        "import sys, server.store, server.pull\n"
+        "import sys, server.store.store, server.store.pull\n"
         "slow = {'huggingface_hub', 'httpx', 'httpx2', 'pip', 'rich', 'typer', 'pydantic', 'mlx', 'numpy'}\n"
         "sys.exit(', '.join(slow & set(sys.modules)) or 0)"
     )
