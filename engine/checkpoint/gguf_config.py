@@ -50,7 +50,7 @@ def read_config(header: GGUFHeader, file: str) -> dict[str, Any]:
     """config.json's keys, as far as the GGUF says them. Raises CheckpointUnsupported and CheckpointCorrupt."""
     name, architecture = find_architecture(header.metadata)
     settings = GGUFSettings(header.metadata, name, file)
-    config = _sizes(settings) | {
+    config = _sizes(settings, varied=architecture.varied) | {
         "model_type": architecture.model_type,
         "hidden_act": "silu",
         "vocab_size": _embedding(header, file).shape[0],
@@ -86,7 +86,7 @@ def _expect(metadata: Mapping[str, Any], key: str, supported: str | int) -> None
         raise CheckpointUnsupported(key, value if isinstance(value, int) else str(value)[:64], str(supported))
 
 
-def _sizes(settings: GGUFSettings) -> dict[str, Any]:
+def _sizes(settings: GGUFSettings, *, varied: bool) -> dict[str, Any]:
     num_heads = settings.count("attention.head_count")
     num_extra = settings.layer_counts("nextn_predict_layers", 1)[0] if settings.has("nextn_predict_layers") else 0
     eps = next((key for key in _EPS_KEYS if settings.has(key)), "attention.layer_norm_rms_epsilon")
@@ -94,19 +94,27 @@ def _sizes(settings: GGUFSettings) -> dict[str, Any]:
         "max_position_embeddings": settings.count("context_length"),
         "hidden_size": settings.count("embedding_length"),
         "num_hidden_layers": settings.count("block_count") - num_extra,
-        "intermediate_size": settings.count("feed_forward_length"),
+        "intermediate_size": _feed_forward_length(settings, varied=varied),
         "num_attention_heads": num_heads,
-        "num_key_value_heads": _num_kv_heads(settings, num_heads),
+        "num_key_value_heads": _num_kv_heads(settings, num_heads, varied=varied),
         _EPS_KEYS[eps]: settings.number(eps),
         "rope_theta": settings.number("rope.freq_base", 10_000.0),
     } | ({"num_nextn_predict_layers": num_extra} if num_extra else {})
 
 
-def _num_kv_heads(settings: GGUFSettings, num_heads: int) -> int:
-    """One number for all layers that attend; the others have 0 where there is one per layer."""
+def _feed_forward_length(settings: GGUFSettings, *, varied: bool) -> int:
+    """One number for all layers, or that of the first."""
+    if varied and settings.is_list("feed_forward_length"):
+        return settings.layer_counts("feed_forward_length", settings.count("block_count"))[0]
+    return settings.count("feed_forward_length")
+
+
+def _num_kv_heads(settings: GGUFSettings, num_heads: int, *, varied: bool) -> int:
+    """One number for all layers that attend, or that of the first; the others have 0 where there is one per layer."""
     if not settings.is_list("attention.head_count_kv"):
         return settings.count("attention.head_count_kv", num_heads)
-    counts = set(settings.layer_counts("attention.head_count_kv", settings.count("block_count"))) - {0}
+    per_layer = settings.layer_counts("attention.head_count_kv", settings.count("block_count"))
+    counts = {per_layer[0]} if varied else set(per_layer) - {0}
     if len(counts) != 1:
         raise CheckpointUnsupported("attention.head_count_kv", "a list", "one value for all layers that attend")
     return counts.pop()

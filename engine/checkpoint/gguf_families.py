@@ -10,6 +10,7 @@ from engine.checkpoint.gguf_settings import GGUFSettings
 from engine.errors import CheckpointUnsupported
 
 Config = Mapping[str, Any]
+_STANDS_STILL = 1e29  # a factor of the rotation's period from which on a pair of dimensions does not turn
 _SIGMOID = 2  # llama.cpp's number of the function that scores experts
 
 
@@ -288,6 +289,62 @@ def _gemma3(settings: GGUFSettings, config: Config, tensors: Collection[str]) ->
     }
 
 
+def _gemma4(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    """Keys without an ending are those of the full layers."""
+    num_layers = config["num_hidden_layers"]
+    windowed = settings.layer_flags("attention.sliding_window_pattern", num_layers)
+    head_dim = settings.count("attention.key_length_swa")
+    for key in ("attention.value_length_swa", "rope.dimension_count_swa"):
+        if settings.count(key, head_dim) != head_dim:
+            raise CheckpointUnsupported(key, settings.count(key), f"{head_dim}, the length of its keys")
+    (num_shared,) = settings.layer_counts("attention.shared_kv_layers", 1)
+    (width,) = settings.layer_counts("embedding_length_per_layer_input", 1)
+    full = windowed.index(False) if False in windowed else 0
+    sliding = {"rope_type": "default", "rope_theta": settings.number("rope.freq_base_swa", 10_000.0)}
+    return _optional(settings, "final_logit_softcapping") | {
+        **_gemma4_widths(settings, config, windowed),
+        "hidden_act": None,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "layer_types": ["sliding_attention" if each else "full_attention" for each in windowed],
+        "sliding_window": settings.count("attention.sliding_window"),
+        "head_dim": head_dim,
+        "global_head_dim": config["head_dim"],
+        "attention_k_eq_v": f"blk.{full}.attn_v.weight" not in tensors,
+        "num_kv_shared_layers": num_shared,
+        "hidden_size_per_layer_input": width,
+        "vocab_size_per_layer_input": config["vocab_size"],
+        "rope_scaling": None,
+        "rope_parameters": {"full_attention": _proportional(config), "sliding_attention": sliding},
+    }
+
+
+def _gemma4_widths(settings: GGUFSettings, config: Config, windowed: list[bool]) -> dict[str, Any]:
+    """Key heads of both kinds of layers, and whether the last MLPs have twice the width."""
+    found: dict[str, Any] = {}
+    if settings.is_list("attention.head_count_kv"):
+        counts = settings.layer_counts("attention.head_count_kv", len(windowed))
+        pairs = list(zip(counts, windowed, strict=True))
+        by_kind = [{count for count, each in pairs if each is kind} for kind in (True, False)]
+        if any(len(each) > 1 for each in by_kind):
+            raise CheckpointUnsupported("attention.head_count_kv", "a list", "one value for all layers of a kind")
+        found["num_key_value_heads"] = max(by_kind[0], default=config["num_key_value_heads"])
+        found["num_global_key_value_heads"] = max(by_kind[1], default=None)
+    if settings.is_list("feed_forward_length"):
+        widths = settings.layer_counts("feed_forward_length", len(windowed))
+        found["use_double_wide_mlp"] = widths[-1] == 2 * widths[0]
+    return found
+
+
+def _proportional(config: Config) -> dict[str, Any]:
+    """The full layers' rotation, whose pairs stand still where a factor is as good as infinite."""
+    factors = (config["rope_scaling"] or {}).get("short_factor", [1.0])
+    turning = sum(factor == 1.0 for factor in factors)
+    if any(factor < _STANDS_STILL for factor in factors[turning:]):
+        raise CheckpointUnsupported("rope_freqs", "factors", "factors of 1, and then of 1e30")
+    part = turning / len(factors)
+    return {"rope_type": "proportional", "rope_theta": config["rope_theta"], "partial_rotary_factor": part}
+
+
 def _gemma(settings: GGUFSettings, config: Config, *, is_27b: bool) -> dict[str, Any]:
     """The largest models alone have a scale of their own, which their files do not state."""
     activation = "gelu_pytorch_tanh"
@@ -309,6 +366,7 @@ _READERS: dict[str, Callable[[GGUFSettings, Config, Collection[str]], dict[str, 
     "gemma": _gemma1,
     "gemma2": _gemma2,
     "gemma3_text": _gemma3,
+    "gemma4_text": _gemma4,
     "glm4": _glm4,
     "glm4_moe": _glm4_moe,
     "granite": _granite,

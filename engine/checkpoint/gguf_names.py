@@ -19,6 +19,9 @@ _MODULES = {
     "token_embd_norm": "model.norm",
     "output_norm": "model.norm",
     "output": "lm_head",
+    "per_layer_token_embd": "model.embed_tokens_per_layer",
+    "per_layer_model_proj": "model.per_layer_model_projection",
+    "per_layer_proj_norm": "model.per_layer_projection_norm",
 }
 _LAYER_MODULES = {
     "attn_norm": "input_layernorm",
@@ -31,6 +34,7 @@ _LAYER_MODULES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+_WHOLE_NAMES = ("_bias", "layer_scalar")  # ends of names that are a tensor's, not a module's
 ROPE_FACTORS = "rope_freqs.weight"
 # Rotary tables: the configuration carries what they say.
 _ROPE_TENSORS = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight|blk\.\d+\.rope_freqs\.weight", re.ASCII)
@@ -47,6 +51,7 @@ class GGUFArchitecture:
     offset_norms: llama.cpp's converter has added 1 to the weights of norms
     partial: the file says how much of each head is rotated
     has_latents: keys and values come from latents, whose sizes the file states
+    varied: layers differ in sizes that are one number elsewhere
     """
 
     model_type: str
@@ -56,6 +61,7 @@ class GGUFArchitecture:
     offset_norms: bool = False
     partial: bool = False
     has_latents: bool = False
+    varied: bool = False
 
 
 def _experts(block: str = "mlp", shared: str = "shared_experts") -> dict[str, str]:
@@ -78,6 +84,12 @@ _FOUR_NORMS = {
     "post_attention_norm": "post_attention_layernorm",
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
+}
+_GEMMA4 = {
+    "layer_output_scale": "layer_scalar",
+    "inp_gate": "per_layer_input_gate",
+    "proj": "per_layer_projection",
+    "post_norm": "post_per_layer_input_norm",
 }
 _POST_NORM = {"post_attention_norm": "post_attention_layernorm"}
 _BEHIND = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
@@ -139,6 +151,7 @@ ARCHITECTURES = {
     "gemma": GGUFArchitecture("gemma", _LAYER_MODULES, offset_norms=True),
     "gemma2": GGUFArchitecture("gemma2", _LAYER_MODULES | _FOUR_NORMS, offset_norms=True),
     "gemma3": GGUFArchitecture("gemma3_text", _LAYER_MODULES | _HEAD_NORMS | _FOUR_NORMS, offset_norms=True),
+    "gemma4": GGUFArchitecture("gemma4_text", _LAYER_MODULES | _HEAD_NORMS | _FOUR_NORMS | _GEMMA4, varied=True),
 }
 
 
@@ -193,7 +206,7 @@ def _translated_name(entry: TensorEntry, architecture: GGUFArchitecture, num_lay
         if int(match[1]) >= num_layers:
             raise CheckpointCorrupt(entry.file.name, f"tensor {shown(entry.name)} is beyond its {num_layers} layers")
         module = architecture.layer_modules[match[2]]
-        return f"model.layers.{match[1]}.{module}" + ("" if module.endswith("_bias") else f".{match[3]}")
+        return f"model.layers.{match[1]}.{module}" + ("" if module.endswith(_WHOLE_NAMES) else f".{match[3]}")
     if (match := _TENSOR.fullmatch(entry.name)) and match[1] in _MODULES:
         return f"{_MODULES[match[1]]}.{match[2]}"
     raise CheckpointUnsupported("GGUF tensor", entry.name[:80], f"the tensors of {architecture.model_type}")
