@@ -18,7 +18,8 @@ class Model(DeltaHybridLM):
     """The whole model."""
 
     def __init__(self, config: ConfigReader) -> None:
-        spec = replace(read_delta_hybrid(config), fused_projections=True)
+        is_partly = config.shape_of_first(".linear_attn.in_proj_qkv.weight") is not None
+        spec = replace(read_delta_hybrid(config), fused_projections=not is_partly, fused_factors=is_partly)
         hidden_size, activation = spec.heads.hidden_size, spec.activation
         sizes = ExpertSizes(
             hidden_size,

@@ -264,6 +264,36 @@ def _lfm2_moe(settings: GGUFSettings, config: Config, tensors: Collection[str]) 
     return _lfm2(settings, config, tensors) | experts | {"num_dense_layers": num_dense, "use_expert_bias": corrected}
 
 
+def _qwen35(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    """Sizes of gated DeltaNet; llama.cpp's converter orders value heads otherwise than Hugging Face."""
+    if settings.has("rope.dimension_sections"):
+        settings.layer_counts("rope.dimension_sections", 4)  # of positions in pictures, which text does not have
+    num_layers, num_value_heads = config["num_hidden_layers"], settings.count("ssm.time_step_rank")
+    found: dict[str, Any] = {
+        "linear_num_key_heads": settings.count("ssm.group_count"),
+        "linear_num_value_heads": num_value_heads,
+        "linear_key_head_dim": settings.count("ssm.state_size"),
+        "linear_value_head_dim": settings.count("ssm.inner_size") // num_value_heads,
+        "linear_conv_kernel_dim": settings.count("ssm.conv_kernel"),
+        "linear_value_heads_tiled": True,
+        "full_attention_interval": settings.count("full_attention_interval", 4),
+    }
+    if settings.has("attention.recurrent_layers"):
+        num_stored = num_layers + config.get("num_nextn_predict_layers", 0)
+        flags = settings.layer_flags("attention.recurrent_layers", num_stored)[:num_layers]
+        found["layer_types"] = ["linear_attention" if each else "full_attention" for each in flags]
+    return found
+
+
+def _qwen35_moe(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    experts = _qwen_moe(settings, config, tensors) | {"norm_topk_prob": True}
+    return _qwen35(settings, config, tensors) | experts
+
+
+def _qwen3_next(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
+    return _qwen35_moe(settings, config, tensors) | {"linear_value_heads_tiled": False}
+
+
 def _gemma1(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
     return {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh"}
 
@@ -381,7 +411,10 @@ _READERS: dict[str, Callable[[GGUFSettings, Config, Collection[str]], dict[str, 
     "olmo2": _olmo2,
     "olmoe": _olmoe,
     "qwen2_moe": _qwen_moe,
+    "qwen3_5": _qwen35,
+    "qwen3_5_moe": _qwen35_moe,
     "qwen3_moe": _qwen_moe,
+    "qwen3_next": _qwen3_next,
     "seed_oss": _seed_oss,
     "stablelm": _stablelm,
 }

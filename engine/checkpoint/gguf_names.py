@@ -11,7 +11,7 @@ from engine.checkpoint.json_object import shown
 from engine.checkpoint.tensors import TensorEntry
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 
-_LAYER_TENSOR = re.compile(r"blk\.(0|[1-9]\d{0,6})\.((?:shortconv\.)?\w+)\.(weight|bias)", re.ASCII)
+_LAYER_TENSOR = re.compile(r"blk\.(0|[1-9]\d{0,6})\.((?:shortconv\.)?\w+)(?:\.(weight|bias))?", re.ASCII)
 _ANY_LAYER = re.compile(r"blk\.(0|[1-9]\d{0,6})\.", re.ASCII)
 _TENSOR = re.compile(r"(\w+)\.(weight|bias)", re.ASCII)
 _MODULES = {
@@ -34,7 +34,7 @@ _LAYER_MODULES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_WHOLE_NAMES = ("_bias", "layer_scalar")  # ends of names that are a tensor's, not a module's
+_WHOLE_NAMES = ("_bias", "layer_scalar", ".A_log", ".D")  # ends of names that are a tensor's, not a module's
 ROPE_FACTORS = "rope_freqs.weight"
 # Rotary tables: the configuration carries what they say.
 _ROPE_TENSORS = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight|blk\.\d+\.rope_freqs\.weight", re.ASCII)
@@ -118,6 +118,20 @@ _LLAMA4 = {
     theirs: ours.replace("switch_mlp", "experts").replace("mlp.", "feed_forward.")
     for theirs, ours in (_LAYER_MODULES | _experts(shared="shared_expert")).items()
 } | {"ffn_gate_inp": "feed_forward.router"}
+_DELTA = {
+    "post_attention_norm": "post_attention_layernorm",
+    "attn_qkv": "linear_attn.in_proj_qkv",
+    "attn_gate": "linear_attn.in_proj_z",
+    "ssm_alpha": "linear_attn.in_proj_a",
+    "ssm_beta": "linear_attn.in_proj_b",
+    "ssm_ba": "linear_attn.in_proj_ba",
+    "ssm_conv1d": "linear_attn.conv1d",
+    "ssm_a": "linear_attn.A_log",
+    "ssm_dt": "linear_attn.dt_bias",
+    "ssm_norm": "linear_attn.norm",
+    "ssm_out": "linear_attn.out_proj",
+}
+_QWEN_EXPERTS = _experts(shared="shared_expert")
 ARCHITECTURES = {
     "llama": GGUFArchitecture("llama", _LAYER_MODULES, interleaved=True, optional_biases=True),
     "qwen2": GGUFArchitecture("qwen2", _LAYER_MODULES),
@@ -148,6 +162,9 @@ ARCHITECTURES = {
     "smollm3": GGUFArchitecture("smollm3", _LAYER_MODULES, interleaved=True),
     "lfm2": GGUFArchitecture("lfm2", _LAYER_MODULES | _LFM2 | _HEAD_NORMS),
     "lfm2moe": GGUFArchitecture("lfm2_moe", _LAYER_MODULES | _LFM2 | _HEAD_NORMS | _experts()),
+    "qwen35": GGUFArchitecture("qwen3_5", _LAYER_MODULES | _HEAD_NORMS | _DELTA, partial=True),
+    "qwen35moe": GGUFArchitecture("qwen3_5_moe", _LAYER_MODULES | _HEAD_NORMS | _DELTA | _QWEN_EXPERTS, partial=True),
+    "qwen3next": GGUFArchitecture("qwen3_next", _LAYER_MODULES | _HEAD_NORMS | _DELTA | _QWEN_EXPERTS, partial=True),
     "gemma": GGUFArchitecture("gemma", _LAYER_MODULES, offset_norms=True),
     "gemma2": GGUFArchitecture("gemma2", _LAYER_MODULES | _FOUR_NORMS, offset_norms=True),
     "gemma3": GGUFArchitecture("gemma3_text", _LAYER_MODULES | _HEAD_NORMS | _FOUR_NORMS, offset_norms=True),
@@ -179,6 +196,7 @@ def translate_tensors(
             name=name,
             shape=_shape(name, entry.shape),
             interleaved_heads=_checked_heads(entry, heads.get(module, 0)),
+            is_negative_exponential=name.endswith(".A_log"),
             addend=-1.0 if architecture.offset_norms and name.endswith("norm.weight") else 0.0,
         )
     return translated
@@ -193,6 +211,8 @@ def _shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Hugging Face's shape, where llama.cpp's converter leaves out an axis of length 1."""
     if name.endswith(".conv.conv.weight") and len(shape) == 2:
         return shape[0], 1, shape[1]
+    if name.endswith(".conv1d.weight") and len(shape) == 2:
+        return (*shape, 1)  # as MLX's converter leaves kernels, which adds 1 to norms as llama.cpp's does
     return (1, *shape) if name.endswith(".shared_expert_gate.weight") and len(shape) == 1 else shape
 
 

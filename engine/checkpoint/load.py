@@ -100,6 +100,8 @@ def _load_dense(file: BufferedReader, entry: TensorEntry) -> mx.array:
         data = np.minimum(data, 1)
     array = mx.array(_in_order(data.view(_NUMPY_TYPES[entry.dtype]).reshape(entry.shape), entry))
     array = array.view(mx.bfloat16) if entry.dtype == "BF16" else array
+    if entry.is_negative_exponential:
+        return mx.log(-array)
     return array + entry.addend if entry.addend else array
 
 

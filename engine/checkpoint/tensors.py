@@ -17,6 +17,7 @@ class TensorEntry:
     offset: bytes from the file's start
     interleaved_heads: 0, or the heads in which row 2i belongs to row i, and row 2i + 1 to row i + half of the
         head, of a Hugging Face checkpoint; load_tensors brings them back into order
+    is_negative_exponential: a Hugging Face checkpoint has x where -exp(x) is stored
     addend: number that load_tensors adds to every value, for a Hugging Face checkpoint has it so
     """
 
@@ -28,6 +29,7 @@ class TensorEntry:
     num_bytes: int
     interleaved_heads: int = 0
     addend: float = 0.0
+    is_negative_exponential: bool = False
 
 
 @dataclass(frozen=True, slots=True)

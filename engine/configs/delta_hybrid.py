@@ -22,6 +22,7 @@ def read_delta_hybrid(config: ConfigReader) -> DeltaHybridSpec:
             config.count("linear_key_head_dim", 128),
             config.count("linear_value_head_dim", 128),
             config.count("linear_conv_kernel_dim", 4),
+            tiled=config.flag("linear_value_heads_tiled", default=False),
         ),
         rope=config.rope(heads.head_dim, default_part=0.25),
         eps=config.number("rms_norm_eps", 1e-6),

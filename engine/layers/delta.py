@@ -16,6 +16,7 @@ class DeltaSizes:
     """Sizes of one layer. Each key head serves num_value_heads // num_key_heads value heads.
 
     kernel: width of the convolution over queries, keys and values
+    tiled: value heads take turns among the key heads, as llama.cpp orders them, instead of following their key head
     """
 
     hidden_size: int
@@ -24,6 +25,7 @@ class DeltaSizes:
     key_dim: int
     value_dim: int
     kernel: int
+    tiled: bool = False
 
     @property
     def mixed_size(self) -> int:
@@ -101,7 +103,8 @@ class GatedDeltaNet(ResidualBranch):
         if self._native is None or mixed.dtype != mx.float32:
             return gated_delta(mixed, steps, rates, self.A_log, self.dt_bias, memory, sizes)
         heads = sizes.num_key_heads, sizes.key_dim, sizes.value_dim
-        found, memory = self._native.gated_delta(mixed, steps, rates, self.A_log, self.dt_bias, memory, *heads)
+        constants = self.A_log, self.dt_bias
+        found, memory = self._native.gated_delta(mixed, steps, rates, *constants, memory, *heads, sizes.tiled)
         return found, memory
 
 
@@ -122,6 +125,22 @@ class FusedGatedDeltaNet(GatedDeltaNet):
         *mixed, gate = (part.reshape(*shape, -1) for part in mx.split(both, ends, axis=-1))
         rates, steps = (part.reshape(*shape, -1) for part in mx.split(factors, 2, axis=-1))
         return [mx.concatenate(mixed, axis=-1), gate, rates, steps]
+
+
+class PartlyFusedGatedDeltaNet(GatedDeltaNet):
+    """The same with rates and steps in one projection alone, which go key head by key head (llama.cpp's files)."""
+
+    def _add_projections(self, sizes: DeltaSizes) -> FusedProjections:
+        self.in_proj_qkv = Linear(sizes.hidden_size, sizes.mixed_size)
+        self.in_proj_z = Linear(sizes.hidden_size, sizes.num_value_heads * sizes.value_dim)
+        self.in_proj_ba = Linear(sizes.hidden_size, 2 * sizes.num_value_heads)
+        return FusedProjections(self.in_proj_qkv, self.in_proj_z, self.in_proj_ba)
+
+    def _project(self, x: mx.array, norm: Norm | None) -> list[mx.array]:
+        mixed, gate, factors = self._projections.project(x, norm)
+        shape = x.shape[:2]
+        halves = mx.split(factors.reshape(*shape, self._sizes.num_key_heads, -1), 2, axis=-1)
+        return [mixed, gate, *(half.reshape(*shape, -1) for half in halves)]
 
 
 def gated_delta(
@@ -155,6 +174,9 @@ def _heads(mixed: mx.array, sizes: DeltaSizes) -> tuple[mx.array, mx.array, mx.a
     queries, keys, values = mx.split(mixed, [width, 2 * width], axis=-1)
     queries = _of_length_one(queries.reshape(*shape, sizes.num_key_heads, sizes.key_dim)) * sizes.key_dim**-0.5
     keys = _of_length_one(keys.reshape(*shape, sizes.num_key_heads, sizes.key_dim))
+    if sizes.tiled:
+        share = sizes.num_value_heads // sizes.num_key_heads
+        queries, keys = mx.tile(queries, (1, 1, share, 1)), mx.tile(keys, (1, 1, share, 1))
     return queries, keys, values.reshape(*shape, sizes.num_value_heads, sizes.value_dim)
 
 

@@ -10,7 +10,7 @@ from engine.cache.spec import index_in_kind
 from engine.config import RopeSpec
 from engine.layers.attention import HeadSizes
 from engine.layers.causal import CausalLM, Pointwise
-from engine.layers.delta import DeltaSizes, FusedGatedDeltaNet, GatedDeltaNet
+from engine.layers.delta import DeltaSizes, FusedGatedDeltaNet, GatedDeltaNet, PartlyFusedGatedDeltaNet
 from engine.layers.gated_attention import GatedAttention
 from engine.layers.linear import add_branch
 from engine.layers.module import Module
@@ -27,6 +27,7 @@ class DeltaHybridSpec:
     kinds: per layer "linear_attention" or "full_attention"
     offset_norms: norms multiply with 1 + weight; else 1 has been added to the stored weights
     fused_projections: gated DeltaNet layers have two joint projections instead of four
+    fused_factors: they have three, of which the last is joint
     """
 
     vocab_size: int
@@ -40,6 +41,7 @@ class DeltaHybridSpec:
     tied: bool
     offset_norms: bool
     fused_projections: bool = False
+    fused_factors: bool = False
 
     def norm(self, size: int) -> RMSNorm:
         """A norm of this model, but for those of gated DeltaNet layers."""
@@ -57,6 +59,7 @@ class Block(Module):
             self.self_attn = GatedAttention(index, heads, rope, *norms, bias=spec.attention_bias)
         else:
             net = FusedGatedDeltaNet if spec.fused_projections else GatedDeltaNet
+            net = PartlyFusedGatedDeltaNet if spec.fused_factors else net
             self.linear_attn = net(index, spec.delta, spec.eps, spec.activation, channels_last=not spec.offset_norms)
         self.mlp = mlp
         self.input_layernorm = spec.norm(heads.hidden_size)

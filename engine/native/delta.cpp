@@ -10,9 +10,12 @@ namespace {
 
 constexpr int kTogether = 4;  // rows of a memory
 
+// tiled: value heads take turns among the key heads, instead of following the one they share
 struct DeltaSizes {
   int key_heads, value_heads, key_dim, value_dim;
+  bool tiled;
 
+  int key_head(int head) const { return tiled ? head % key_heads : head / (value_heads / key_heads); }
   int mixed() const { return 2 * key_heads * key_dim + value_heads * value_dim; }
 };
 
@@ -129,7 +132,7 @@ class GatedDelta : public Scan {
     // storage: for queries and keys
     std::vector<DeltaToken> prepare_tokens(int64_t row, int head, std::vector<float>& storage) const {
       const int padded = (sizes.key_dim + kWidth - 1) / kWidth * kWidth;
-      const int key_head = head / (sizes.value_heads / sizes.key_heads);
+      const int key_head = sizes.key_head(head);
       const float speed = std::exp(log_speeds[head]), scale = 1.0f / std::sqrt(static_cast<float>(sizes.key_dim));
       storage.resize(static_cast<size_t>(2) * padded * length);
       std::vector<DeltaToken> tokens(length);
@@ -159,10 +162,11 @@ class GatedDelta : public Scan {
 };
 
 Arrays gated_delta(const mx::array& mixed, const mx::array& steps, const mx::array& rates, const mx::array& log_speeds,
-                   const mx::array& biases, const Optional& memory, int key_heads, int key_dim, int value_dim) {
+                   const mx::array& biases, const Optional& memory, int key_heads, int key_dim, int value_dim,
+                   bool tiled) {
   require(mixed.ndim() == 3 && steps.ndim() == 3 && mixed.shape(1) > 0, "Arrays must be (rows, length, numbers).");
   const int rows = mixed.shape(0), length = mixed.shape(1), heads = steps.shape(2);
-  const DeltaSizes sizes{key_heads, heads, key_dim, value_dim};
+  const DeltaSizes sizes{key_heads, heads, key_dim, value_dim, tiled};
   require(key_heads > 0 && key_dim > 0 && value_dim > 0 && heads > 0 && heads % key_heads == 0 &&
               mixed.shape(2) == sizes.mixed(),
           "Queries, keys and values must fit the numbers of heads.");
@@ -186,7 +190,7 @@ void bind_delta(nanobind::module_& module) {
   namespace nb = nanobind;
   using namespace nb::literals;
   module.def("gated_delta", &gated_delta, "mixed"_a, "steps"_a, "rates"_a, "A_log"_a, "dt_bias"_a, "memory"_a.none(),
-             "key_heads"_a, "key_dim"_a, "value_dim"_a,
+             "key_heads"_a, "key_dim"_a, "value_dim"_a, "tiled"_a = false,
              "The gated delta rule over queries, keys and values side by side (rows, length, numbers): what is found "
              "(rows, length, value heads, value size), and the memory (rows, value heads, value size, key size).");
 }

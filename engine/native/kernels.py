@@ -52,6 +52,7 @@ class Kernels(Protocol):
         key_heads: int,
         key_dim: int,
         value_dim: int,
+        tiled: bool = False,  # positional, as the extension module has it
         /,
     ) -> list[mx.array]:
         """What each value head finds, and its memory. See engine.layers.delta.gated_delta."""

@@ -10,6 +10,7 @@ from engine.layers.delta import DeltaSizes, gated_delta
 from engine.layers.state_space import HeadSpaceSizes, scan_channels, scan_heads
 
 DELTA = [DeltaSizes(0, *sizes, 4) for sizes in ((1, 1, 1, 1), (2, 6, 12, 10), (3, 3, 33, 7), (2, 4, 128, 128))]
+DELTA += [DeltaSizes(0, 2, 6, 12, 10, 4, tiled=True)]
 HEADS = [HeadSpaceSizes(*sizes) for sizes in ((1, 1, 1, 1), (6, 5, 2, 12), (4, 8, 4, 33), (4, 64, 1, 128))]
 LENGTH = 9
 
@@ -51,7 +52,7 @@ def test_the_gated_delta_rule_equals_that_of_mlx(kernels, sizes):
     constants = random(heads, seed=4), random(heads, seed=5)
     arrays = random(3, LENGTH, sizes.mixed_size), random(3, LENGTH, heads, seed=2), random(3, LENGTH, heads, seed=3)
     memory = random(3, heads, sizes.value_dim, sizes.key_dim, seed=6)
-    lengths = sizes.num_key_heads, sizes.key_dim, sizes.value_dim
+    lengths = sizes.num_key_heads, sizes.key_dim, sizes.value_dim, sizes.tiled
     check(
         lambda mixed, steps, rates, state: kernels.gated_delta(mixed, steps, rates, *constants, state, *lengths),
         lambda mixed, steps, rates, state: gated_delta(mixed, steps, rates, *constants, state, sizes),
