@@ -19,7 +19,7 @@ from engine.compression.cuts import Channels, Cut, squared_columns
 from engine.compression.importance import measure_energy, most_important, require_parts
 from engine.compression.influence import measure_influence
 from engine.compression.pruned_config import pruned_config
-from engine.compression.stack import layers_of
+from engine.compression.stack import layers_of, require_own_layers
 from engine.conversion.errors import OutputExists
 from engine.conversion.folder_writer import TensorSpec, writing
 from engine.conversion.plan import Matrix, Plan
@@ -85,6 +85,7 @@ def prune(
     decoder = load_decoder(
         source, device, lambda done, total: report(Progress("loading", done // 10**6, total // 10**6, "MB"))
     )
+    require_own_layers(decoder.model, decoder.checkpoint.config, decoder.name)
     num_layers = len(layers_of(decoder.model, decoder.name))
     if settings.keep_layers is not None and not 1 <= settings.keep_layers <= num_layers:
         raise ChoiceInvalid("keep-layers", f"{settings.keep_layers} is not between 1 and {num_layers}, the model's own")

@@ -1,11 +1,12 @@
 """The layers of a loaded decoder as a list that can be watched and shortened. Knows no family."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from engine.evaluation.errors import ModelUnfit
 from engine.layers.module import Module
+from engine.model import CausalModel
 
 _NAMES = ("layers", "h")
 
@@ -21,6 +22,14 @@ def layers_of(model: Any, name: str) -> list[Any]:
     if len(found) != 1:
         raise ModelUnfit(name, "has not one stack of layers, so that none can be left out")
     return found[0]
+
+
+def require_own_layers(model: CausalModel, config: Mapping[str, Any], name: str) -> None:
+    """Raise ModelUnfit where layers share what they need, so that none can be left out."""
+    if model.cache.readers:
+        raise ModelUnfit(name, "has layers that read the keys and values of others: none can be left out")
+    if config.get("hidden_size_per_layer_input"):
+        raise ModelUnfit(name, "has one table with the vectors of all layers: none can be left out")
 
 
 @contextmanager

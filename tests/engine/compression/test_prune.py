@@ -171,6 +171,8 @@ def test_values_that_make_no_sense_are_refused(readable, text, tmp_path, setting
         ("phi3", {"sparsity": 0.5}),
         ("mixtral", {"sparsity": 0.5}),
         ("olmo2", {"sparsity": 0.5, "parts": ("attention",)}),
+        ("gemma3n-text", {"keep_layers": 5}),
+        ("gemma4-text", {"sparsity": 0.5}),
         ("bert", {"keep_layers": 1}),
         ("t5", {"keep_layers": 1}),
     ],
