@@ -1,6 +1,8 @@
 """Tool calls written with braces and keys that have no quotes, as Gemma does. Evaluates nothing."""
 
 import re
+from contextlib import suppress
+from json import JSONDecoder
 from typing import Any
 
 from server.parsing.argument_types import ArgumentTypes, Schemas, value_of
@@ -8,6 +10,7 @@ from server.parsing.json_text import json_text
 from server.parsing.piece import Call
 
 _MAX_DEPTH = 64
+_JSON = JSONDecoder()
 _HEAD = re.compile(r"\s*+call:([^\s{]{1,256}+)\s*+(?=\{)")
 _KEY = re.compile(r"\s*+([^:{}\[\]]{1,256}+):")
 _BARE = re.compile(r"[^,{}\[\]]*+")
@@ -50,7 +53,12 @@ def _value(text: str, place: int, types: ArgumentTypes, depth: int, after: re.Pa
 
 
 def _quoted(text: str, start: int, quote: str, after: re.Pattern[str]) -> tuple[str, int]:
-    """A text up to the first quote that what may follow stands behind."""
+    """A text up to the first quote that what may follow stands behind; between plain quotes it is JSON, if it can."""
+    if quote == '"':
+        with suppress(ValueError):
+            value, end = _JSON.raw_decode(text, start - 1)
+            if after.match(text, end):
+                return value, end
     end = text.find(quote, start)
     while end >= 0:
         if after.match(text, end + len(quote)):

@@ -47,7 +47,7 @@ class ReplyFormat:
         must_call: the reply is nothing but calls
         """
         if self.is_harmony:
-            return HarmonyParser(takes_calls=schemas is not None, names=schemas or ())
+            return HarmonyParser(takes_calls=schemas is not None, names=schemas or (), must_call=must_call)
         if self.has_recipients:
             return RecipientParser(schemas, must_call=must_call)
         thinking = self.thinking if thinks else None

@@ -203,7 +203,7 @@ CALL_FORMATS = (
         "minicpm",
         ('<function name="', '<param name="'),
         ('<function name="',),
-        ("</function>",),
+        own_closes={'<function name="': "</function>"},
         begins=re.compile(r"[^\"<>]{1,256}+\""),
         readers=(tagged_calls.PARAM_TAGS.reader(),),
         shapes=(call_shapes.MINICPM,),

@@ -28,10 +28,11 @@ class HarmonyParser:
 
     takes_calls: functions may be called; messages to others, or to any without them, are reasoning
     names: of the functions that may be called, where they are known
+    must_call: the reply is nothing but reasoning and calls
     """
 
-    def __init__(self, *, takes_calls: bool, names: Collection[str] = ()) -> None:
-        self._takes_calls, self._names = takes_calls, names
+    def __init__(self, *, takes_calls: bool, names: Collection[str] = (), must_call: bool = False) -> None:
+        self._takes_calls, self._names, self._must_call = takes_calls, names, must_call
         self._text = ""
         self._place = 0
         self._out: list[Piece] = []
@@ -57,6 +58,8 @@ class HarmonyParser:
     def finish(self, *, is_cut: bool = False) -> list[Piece]:
         """The pieces that were held back. is_cut: the reply was cut off; a header that had begun is dropped."""
         self._is_last, self._is_cut = True, is_cut
+        if is_cut and self._must_call and self._field == "content":
+            self._take(len(self._text))
         out = self.push("")
         if self._advance == self._read_header or (is_cut and num_held(self._text, MARKERS) > 1):
             self._take(len(self._text) if self._advance == self._read_header else 0)
@@ -82,6 +85,9 @@ class HarmonyParser:
             self._give(len(self._text) - num_held(self._text, _BODY_MARKERS))
             return False
         self._give(found[0])
+        if self._arguments is not None and self._arguments.in_string:
+            self._give(len(found[1]))
+            return True
         if found[1] in _HEADERS:
             self._end_message()
             self._advance = self._read_header

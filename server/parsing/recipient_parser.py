@@ -48,6 +48,8 @@ class RecipientParser:
     def finish(self, *, is_cut: bool = False) -> list[Piece]:
         """The pieces that were held back. is_cut: the reply was cut off; what had begun as a call is dropped."""
         self._is_last, self._is_cut = True, is_cut
+        if is_cut and self._must_call and self._body is None and not self.is_reasoning:
+            self._take(len(self._text))
         out = self.push("")
         held = num_held(self._text, _MARKS) if is_cut else 0
         self._give(self._take(len(self._text) - (held if held > 1 else 0)))
@@ -83,6 +85,9 @@ class RecipientParser:
         self._give(self._take(length))
         if found is None:
             return False
+        if self._body is not None and self._body.is_amid_calls:
+            self._give(self._take(len(found[1])))
+            return True
         self._end_message()
         self._take(len(found[1]))
         if found[1] == _START:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from server.parsing.argument_types import Schemas
 from server.parsing.call_format import CallFormat
 from server.parsing.formats import PYTHON_LIST, ThinkingFormat
-from server.parsing.held_calls import Ending, HeldCalls
+from server.parsing.held_calls import Ending, HeldCalls, begins_like_no_call
 from server.parsing.markers import first_marker, num_held
 from server.parsing.piece import Piece, joined, pieces_of
 from server.parsing.section import Section
@@ -62,6 +62,11 @@ class ReplyParser:
     def is_reasoning(self) -> bool:
         """True while the text is reasoning."""
         return self._advance in (self._think, self._doubt)
+
+    @property
+    def is_amid_calls(self) -> bool:
+        """True where a marker would be part of a call that has not come to its end."""
+        return self._held is not None and not self._held.has_ending
 
     def push(self, text: str) -> list[Piece]:
         """The pieces that are certain with this text."""
@@ -159,9 +164,8 @@ class ReplyParser:
         opening = first_marker(self._text, self._opens)
         if opening is not None and self._calls is not None:
             length = opening[0] + len(opening[1])
-            held = HeldCalls(self._calls, self._schemas, opening[1])
-            held.text = self._text[length:]
-            if held.is_hopeless:
+            behind = self._text[length:]
+            if not self._calls.heads and begins_like_no_call(self._calls, behind, len(behind)):
                 self._reason(self._take(length))
                 self._advance = self._think
                 return True

@@ -67,10 +67,13 @@ class TagReader:
         self._function = re.compile(rf"\s*+{tags.opening}{tags.function}", flags)
         self._parameter = re.compile(rf"\s*+{tags.parameter}", flags)
         self._value_end = re.compile(tags.value_end)
-        self._function_end = re.compile(rf"\s*+(?:{tags.function_end}|\Z)\s*+" if tags.function_end else r"\s*+\Z")
+        own_end = tags.function_end or r"\Z"
+        self._function_end = re.compile(rf"\s*+{own_end}\s*+")
+        self._function_end_or_none = re.compile(rf"\s*+(?:{own_end}|\Z)\s*+")
         more = rf"{tags.opening}{_unnamed(tags.function)}|\Z" if tags.several else r"\Z"
-        end = rf"{tags.function_end}\s*+(?:{more})|\Z" if tags.function_end else r"\Z"
+        end = rf"{tags.function_end}\s*+(?:{more})" if tags.function_end else r"\Z"
         self._after_value = re.compile(rf"\s*+(?:{_unnamed(tags.parameter)}|{end})", flags)
+        self._after_value_or_none = re.compile(rf"\s*+(?:{_unnamed(tags.parameter)}|{end}|\Z)", flags)
         inner = rf"(?:(?!{tags.value_end}).)*?"
         stop = rf"\s*+{_unnamed(tags.parameter)}|\s*+{tags.function_end or '$'}|\Z"
         self._unclosed = re.compile(rf"({inner})(?={stop})", flags)
@@ -78,7 +81,7 @@ class TagReader:
     def __call__(self, body: str, schemas: Schemas, *, is_whole: bool = False) -> list[Call] | None:
         """All calls of a text that holds nothing else; None when it does.
 
-        is_whole: every value has its end; else what is missing at the end is forgiven
+        is_whole: every value and every call has its end; else what is missing at the end is forgiven
         """
         calls: list[Call] = []
         place = 0
@@ -91,7 +94,8 @@ class TagReader:
                 given, place = self._values(body, head.end(), ArgumentTypes(schemas.get(name)), is_whole=is_whole)
             except ValueError:
                 return None
-            end = self._function_end.match(body, place) if place >= 0 else None
+            ending = self._function_end if is_whole else self._function_end_or_none
+            end = ending.match(body, place) if place >= 0 else None
             if end is None:
                 return None
             calls.append(Call(name, json_text(given)))
@@ -113,9 +117,10 @@ class TagReader:
         return given, place
 
     def _value(self, body: str, start: int, *, is_whole: bool) -> tuple[str | None, int]:
+        after = self._after_value if is_whole else self._after_value_or_none
         for end in self._value_end.finditer(body, start):
             value = self._tags.unwrap(body[start : end.start()])
-            if value is not None and self._after_value.match(body, end.end()):
+            if value is not None and after.match(body, end.end()):
                 return value, end.end()
         rest = None if is_whole else self._unclosed.match(body, start)
         return (None, -1) if rest is None else (self._tags.unwrap(rest[1]) or rest[1], rest.end())
