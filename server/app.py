@@ -24,7 +24,7 @@ from server.api.tokens.route import router as tokens
 from server.http.binding import is_loopback
 from server.http.dialects import ForgiveAddresses
 from server.http.error_responses import install
-from server.http.openapi import FAILURES, MESSAGE_FAILURES
+from server.http.openapi import FAILURES, MESSAGE_FAILURES, description_route
 from server.http.pages import Pages
 from server.http.security import BodyLimit, HostGuard, KeyGuard, OriginGuard
 from server.http.traffic import HoldModels, Traffic
@@ -63,6 +63,7 @@ def _routes(settings: Settings, registry: Registry) -> FastAPI:
         version=VERSION,
         lifespan=lifespan,
         redirect_slashes=False,
+        openapi_url=None,  # the framework makes it on the event loop
         docs_url=None,  # its page would be fetched from elsewhere; server/web has its own
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
@@ -75,6 +76,7 @@ def _routes(settings: Settings, registry: Registry) -> FastAPI:
     # Token by token it would tell what others have asked: only where everybody who asks is the one who serves.
     app.state.tells_stored_tokens = is_loopback(settings.host) and not settings.keys()
     install(app)
+    description_route(app)
     for router in _OPENAI:
         app.include_router(router, responses=FAILURES)
     app.include_router(messages, responses=MESSAGE_FAILURES)

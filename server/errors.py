@@ -211,8 +211,13 @@ class ModelUnavailable(ApiError):
 
     row = ErrorRow(503, "server_error", "model_load_failed", {"x-should-retry": "false"})
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name} is not available: {reason}")
+    def __init__(self, name: str, reason: str, retry_seconds: int = 0) -> None:
+        again = f"in {retry_seconds} s" if retry_seconds else "with the next request"
+        super().__init__(
+            f"{name} is not available: {reason.rstrip('.')}. It is tried again {again}, "
+            f"or at once by POST /v1/models/{name}/load.",
+            headers={"retry-after": str(retry_seconds)} if retry_seconds else None,
+        )
 
 
 class WorkerDied(ApiError):

@@ -3,6 +3,9 @@
 The size of a whole body, the length of its headers and times are settings of a server (server/settings.py).
 """
 
+# Of a whole body: values of JSON, whatever they are.
+MAX_BODY_VALUES = 1_200_000
+
 # Of any text and number. A text is a prompt or a message, a name is what identifies something.
 MAX_TEXT_CHARACTERS = 16 * 2**20
 MAX_NAME_CHARACTERS = 512

@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -50,12 +51,16 @@ class SupervisorLimits:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The state of a worker, with a reason when it failed, and with bytes of weights while it loads."""
+    """The state of a worker, with a reason when it failed, and with bytes of weights while it loads.
+
+    retry_seconds: until a failed one is tried again by a request; 0 where the next request does so
+    """
 
     state: State
     reason: str = ""
     done_bytes: int = 0
     total_bytes: int = 0
+    retry_seconds: int = 0
 
 
 class Supervisor:
@@ -89,6 +94,7 @@ class Supervisor:
         self._failure = ""
         self._silent_ticks = 0
         self._crashes: deque[float] = deque(maxlen=CRASH_LIMIT)
+        self._crashed_files: tuple[tuple[str, int, int], ...] = ()
         self._queues: dict[str, asyncio.Queue[Any]] = {}
         self._num_open = 0
         self._retry_after = RetryAfter()
@@ -121,7 +127,7 @@ class Supervisor:
     def health(self) -> Health:
         """The worker's state as its frames, or their absence, tell it."""
         if self._failure:
-            return Health("failed", self._failure)
+            return Health("failed", self._failure, retry_seconds=self._retry_seconds())
         if self._child is None:
             return Health("stopped")
         if self._silent_ticks >= self._limits.stale_seconds:
@@ -142,7 +148,7 @@ class Supervisor:
             raise ShuttingDown
         if self._ready is None:
             if self._is_broken():
-                raise ModelUnavailable(self.name, self._failure)
+                raise ModelUnavailable(self.name, self._failure, self._retry_seconds())
             self._ready = _unawaited_future()
             self._life = asyncio.create_task(self._live(self._child or self.spawn()))
         return self._ready
@@ -222,6 +228,10 @@ class Supervisor:
         if self._queues.pop(request_id, None) is not None:
             with contextlib.suppress(WorkerDied):
                 self._send(protocol.encode_frame(protocol.Cancel(request_id)))
+
+    def forgive(self) -> None:
+        """Forget earlier crashes: somebody wants the model to be tried again at once."""
+        self._crashes.clear()
 
     async def close(self) -> None:
         """Fail whoever still waits, and leave no process behind."""
@@ -304,7 +314,9 @@ class Supervisor:
         if self._unloading:
             await dead.end()
             return None
-        self._crashes.append(monotonic())
+        if not self._failure:  # what says that it cannot load has not crashed
+            self._crashes.append(monotonic())
+            self._crashed_files = _files_of(self._path)
         if self._is_broken() and not self._failure:
             self._failure = f"its worker ended {CRASH_LIMIT} times within {CRASH_WINDOW_SECONDS:.0f} s"
         if not self._failure:
@@ -318,7 +330,17 @@ class Supervisor:
         return None if self._failure else self.spawn()
 
     def _is_broken(self) -> bool:
-        return len(self._crashes) == CRASH_LIMIT and monotonic() - self._crashes[0] < CRASH_WINDOW_SECONDS
+        if len(self._crashes) < CRASH_LIMIT or monotonic() - self._crashes[0] >= CRASH_WINDOW_SECONDS:
+            return False
+        if _files_of(self._path) != self._crashed_files:  # another model, of which nothing is known
+            self.forgive()
+        return len(self._crashes) == CRASH_LIMIT
+
+    def _retry_seconds(self) -> int:
+        """Until requests try a model again whose worker has crashed too often; 0 for all others."""
+        if not self._is_broken():
+            return 0
+        return max(1, ceil(self._crashes[0] + CRASH_WINDOW_SECONDS - monotonic()))
 
     def _fail_all(self, error: Exception) -> None:
         if self._ready is not None and not self._ready.done():
@@ -357,6 +379,16 @@ class Supervisor:
             if self._silent_ticks >= self._limits.dead_seconds:
                 log.error("worker %s of %s was silent for %s s", child.process.pid, self.name, self._silent_ticks)
                 child.process.kill()
+
+
+def _files_of(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of a model's files; another value where a file has been replaced."""
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        stats = [(file.name, file.stat()) for file in files]
+    except OSError:
+        return ()
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def _unawaited_future() -> "asyncio.Future[Any]":

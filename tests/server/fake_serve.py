@@ -65,7 +65,7 @@ class LastMessageTemplate:
         pass
 
     def render(self, messages, *, tools=None, add_generation_prompt=True, continue_final_message=False, variables=None):
-        content = messages[-1]["content"]
+        content = messages[-1]["content"] or ""
         if self.whole:
             return f"messages: {json.dumps(messages)} tools: {json.dumps(tools)}"
         if content == "raise":

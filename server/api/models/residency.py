@@ -24,6 +24,7 @@ async def load_model(name: str, request: Request, body: LoadRequest | None = Non
     model = requested_model(request, name)
     if body is not None and body.pin is not None:
         model.pinned = body.pin
+    model.supervisor.forgive()
     await unless_client_leaves(request.receive, model.ready())
     return model_status(registry, model)
 

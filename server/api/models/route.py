@@ -59,6 +59,8 @@ async def _card(registry: Registry, model: ServedModel) -> ModelCard:
         "root": model.name,
         "aliases": registry.aliases_of(model),
         "state": model_state(registry, model),
+        "reason": model.supervisor.health.reason,
+        "retry_seconds": model.supervisor.health.retry_seconds,
         "max_model_len": context_length,
         "context_length": context_length,
         "capabilities": capabilities(*known) if known else None,

@@ -33,6 +33,7 @@ class ModelCard(TypedDict):
     capabilities: null for clients of Anthropic's API, where the name means something else
     created: Unix seconds; created_at: the same as text
     state: as in /status
+    reason: why it failed; retry_seconds: until requests try it again, 0 where the next one does
     parameters: by route, the fields of a request that are honoured; in answers about one model
     modalities: the kinds of input, and left_out: parts of the files that are not loaded ("vision") and how many tensors
         each has; in answers about one model
@@ -45,6 +46,8 @@ class ModelCard(TypedDict):
     root: str
     aliases: list[str]
     state: ModelState
+    reason: str
+    retry_seconds: int
     max_model_len: int | None
     context_length: int | None
     capabilities: Capabilities | None

@@ -9,7 +9,7 @@ from engine import Engine
 from engine.sampling.params import SamplingParams
 from engine.settings import EngineSettings
 
-PROMPT = tuple(range(5, 60)) * 3
+PROMPT = tuple(range(5, 60)) * 2
 GREEDY = SamplingParams(max_tokens=4, temperature=0)
 
 

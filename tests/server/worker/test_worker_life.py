@@ -90,7 +90,32 @@ def test_a_request_that_kills_its_worker_each_time_is_stopped_by_a_breaker(start
         health = client.get("/health")
         assert (health.status_code, health.json()["status"]) == (503, "failed")
         assert "3 times" in health.json()["error"]["message"]
-        assert client.get("/v1/models").status_code == 200
+        seconds = int(refused.headers["retry-after"])
+        assert 0 < seconds <= 600
+        assert "or at once by POST /v1/models/org/fake/load" in refused.json()["error"]["message"]
+        assert 0 < int(health.headers["retry-after"]) <= seconds
+        card = client.get("/v1/models").json()["data"][0]
+        assert (card["state"], 0 < card["retry_seconds"] <= seconds) == ("failed", True)
+        assert client.post("/v1/models/org/fake/load").json()["state"] == "ready"
+    assert server.say(say="tried again") == "tried again"
+
+
+def test_a_model_whose_file_has_been_replaced_is_another_model(start_fake):
+    server = start_fake(load={"die": True}, names=("replaced",))
+    with server.client() as client:
+        server.wait_for(lambda: client.get("/health").json()["status"] == "failed")
+    folder = Path(psutil.Process(server.process.pid).cmdline()[-1])
+    (folder / "load.json").write_text("{}")
+    assert server.say(say="mended") == "mended"
+
+
+def test_loads_that_fail_are_no_crashes(start_fake):
+    server = start_fake(load={"fail": "a file is damaged"}, names=("damaged",))
+    with server.client() as client:
+        for _ in range(5):
+            response = client.post("/v1/completions", json={"prompt": "x"})
+            assert "a file is damaged. It is tried again with the next request" in response.json()["error"]["message"]
+            assert "retry-after" not in response.headers
 
 
 def test_a_worker_that_hangs_is_seen_and_then_replaced(start_fake):
