@@ -6,11 +6,20 @@ from engine.layers.encoder_decoder import StackSpec
 
 
 def read_stacks(
-    config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, final_norm: bool, learned_positions: bool
+    config: ConfigReader,
+    *,
+    pre_norm: bool,
+    embedding_norm: bool,
+    final_norm: bool,
+    learned_positions: bool,
+    fairseq_sinusoids: bool = False,
+    default_activation: str = "gelu",
 ) -> tuple[StackSpec, StackSpec]:
     """The encoder's and the decoder's stack; a model file says what its family does with norms and positions.
 
     learned_positions: from a table, with two unused rows in front, else sinusoidal
+    default_activation: where the configuration names none
+    fairseq_sinusoids: sinusoidal positions begin at 2, and their slowest frequency is 1/10000
     """
     encoder, decoder = (
         StackSpec(
@@ -18,13 +27,14 @@ def read_stacks(
             num_layers=config.count(f"{side}_layers"),
             num_heads=config.count(f"{side}_attention_heads"),
             inner_size=config.count(f"{side}_ffn_dim"),
-            activation=config.choice("activation_function", ACTIVATIONS, "gelu"),
+            activation=config.choice("activation_function", ACTIVATIONS, default_activation),
             embedding_scale=_embedding_scale(config),
             pre_norm=pre_norm,
             embedding_norm=embedding_norm,
             final_norm=final_norm,
             learned_positions=config.count("max_position_embeddings", 1024) if learned_positions else 0,
-            position_offset=2 if learned_positions else 0,
+            position_offset=2 if learned_positions or fairseq_sinusoids else 0,
+            slowest_included=fairseq_sinusoids,
         )
         for side in ("encoder", "decoder")
     )

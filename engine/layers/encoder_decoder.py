@@ -26,6 +26,7 @@ class StackSpec:
     pre_norm: norms stand before attention and MLP instead of after
     embedding_norm, final_norm: a norm after the embeddings, and one after the last layer
     learned_positions: rows of the position table, with `position_offset` unused ones in front; 0 is sinusoidal
+    slowest_included: of sinusoidal positions: the last frequency is 1/10000 (fairseq), not the one before it
     """
 
     hidden_size: int
@@ -39,6 +40,7 @@ class StackSpec:
     final_norm: bool
     learned_positions: int
     position_offset: int = 0
+    slowest_included: bool = False
 
 
 class Attention(Module):
@@ -140,7 +142,8 @@ class Stack(Module):
         if spec.learned_positions:
             table = self.embed_positions(numbers + spec.position_offset)
         else:
-            table = sinusoids(numbers, spec.hidden_size)
+            steps = spec.hidden_size // 2 - 1 if spec.slowest_included else spec.hidden_size / 2
+            table = sinusoids(numbers + spec.position_offset, spec.hidden_size, steps)
         x = vectors * spec.embedding_scale + table
         return self.layernorm_embedding(x) if spec.embedding_norm else x
 
@@ -217,8 +220,11 @@ class EncoderDecoderLM(EncoderDecoder):
             yield "final_logits_bias", self.final_logits_bias
 
 
-def sinusoids(numbers: mx.array, size: int) -> mx.array:
-    """Sines in the first half, cosines in the second. numbers: (...); returns (..., size)."""
-    frequencies = mx.exp(mx.arange(0, size, 2) * (-math.log(10_000.0) / size))
+def sinusoids(numbers: mx.array, size: int, steps: float) -> mx.array:
+    """Sines in the first half, cosines in the second. numbers: (...); returns (..., size).
+
+    steps: from the frequency 1 to 1/10000
+    """
+    frequencies = mx.exp(mx.arange(size // 2) * (-math.log(10_000.0) / steps))
     angles = numbers[..., None].astype(mx.float32) * frequencies
     return mx.concatenate([mx.sin(angles), mx.cos(angles)], axis=-1)
