@@ -10,53 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from engine.errors import CheckpointUnsupported
+from engine.neutral_values import NEUTRAL_VALUES
 
 Number = TypeVar("Number", int, float)
 
-# Keys that change the result in one family or another, with the values that leave it as it is.
-_NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
-    "activation_sparsity_pattern": (),
-    "alibi": (False,),
-    "altup_num_inputs": (),
-    "attention_k_eq_v": (False,),
-    "attention_out_bias": (False,),
-    "use_bias": (False,),
-    "attention_chunk_size": (),
-    "attention_multiplier": (),
-    "attn_logit_softcapping": (),
-    "clip_qkv": (),
-    "embedding_multiplier": (1, 1.0),
-    "enable_moe_block": (False,),
-    "final_logit_softcapping": (),
-    "hidden_act": ("silu",),
-    "hidden_size_per_layer_input": (0,),
-    "laurel_rank": (),
-    "layer_types": (),
-    "logit_scale": (1, 1.0),
-    "logits_scaling": (1, 1.0),
-    "mlp_bias": (False,),
-    "attention_bias": (False,),
-    "moe_intermediate_size": (),
-    "no_rope_layers": (),
-    "num_experts": (0, 1),
-    "num_kv_shared_layers": (0,),
-    "num_local_experts": (0, 1),
-    "partial_rotary_factor": (1, 1.0),
-    "per_layer_config": (),
-    "position_embedding_type": ("rope", "absolute"),
-    "qk_layernorm": (False,),
-    "query_pre_attn_scalar": (),
-    "residual_multiplier": (1, 1.0),
-    "rope_parameters": (),
-    "rope_scaling": (),
-    "rotary_pct": (1, 1.0),
-    "scale_depth": (),
-    "scale_emb": (1, 1.0),
-    "sliding_window": (),
-    "use_double_wide_mlp": (False,),
-    "use_parallel_residual": (False,),
-    "use_qk_norm": (False,),
-}
 # Numbers beside the usual ones of rope_parameters and rope_scaling, which change the result where they are set.
 _ROPE_EXTRAS = ("alpha", "llama_4_scaling_beta", "long_mscale", "short_mscale")
 _MAX_COUNT = 1 << 24
@@ -306,7 +263,7 @@ class ConfigReader:
             value = self._rope_parameters().get(key)
             if value is not None and f"rope.{key}" not in self._read:
                 raise CheckpointUnsupported(f"rope_parameters.{key}", value, self._supported(()))
-        for key, neutral in _NEUTRAL_VALUES.items():
+        for key, neutral in NEUTRAL_VALUES.items():
             value = self._config.get(key)
             if key in self._read or value is None or value in neutral:
                 continue
