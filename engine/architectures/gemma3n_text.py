@@ -7,6 +7,7 @@ import mlx.core as mx
 from engine.attention.batch import Batch
 from engine.config import ConfigReader
 from engine.configs.windowed import SLIDING, is_of_reader, read_kinds, read_sliding_rope, read_sources
+from engine.errors import CheckpointUnsupported
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, NormedAttention, ReadingAttention, SelfAttention
 from engine.layers.causal import CausalLM
@@ -30,7 +31,7 @@ class Block(LayerInputBlock):
     def __init__(self, config: ConfigReader, sizes: LayerInputSizes, self_attn: SelfAttention, mlp: GatedMLP) -> None:
         super().__init__(sizes)
         hidden_size, eps = sizes.hidden_size, sizes.eps
-        self._active = int(config.number("altup_active_idx", 0))
+        self._active = _active_stream(config)
         self._scales = config.flag("altup_correct_scale", default=True)
         self.altup = AltUp(hidden_size, config.count("altup_num_inputs", 4), self._active, eps)
         self.laurel = Laurel(hidden_size, config.count("laurel_rank", 64), eps)
@@ -95,6 +96,13 @@ class Model(CausalLM):
         return None if is_of_reader(name, self._num_own) else name
 
 
+def _active_stream(config: ConfigReader) -> int:
+    number, num_streams = config.number("altup_active_idx", 0), config.count("altup_num_inputs", 4)
+    if number not in range(num_streams):
+        raise CheckpointUnsupported("altup_active_idx", number, f"the number of one of {num_streams} streams")
+    return int(number)
+
+
 def _attention(
     config: ConfigReader, sizes: HeadSizes, kinds: Sequence[str], sources: Sequence[int], eps: float
 ) -> list[SelfAttention]:
@@ -113,6 +121,8 @@ def _mlps(config: ConfigReader, num_layers: int, hidden_size: int, activation: s
     inner_sizes = config.counts("intermediate_size", num_layers)
     default = [0.95 if num_layers > 10 and layer < 10 else 0.0 for layer in range(num_layers)]
     shares = config.numbers("activation_sparsity_pattern", num_layers) or default
+    if not all(0.0 <= share < 1.0 for share in shares):
+        raise CheckpointUnsupported("activation_sparsity_pattern", shares, "shares from 0 to less than 1")
     return [
         SparseGatedMLP(hidden_size, size, activation, share) if share else GatedMLP(hidden_size, size, activation)
         for size, share in zip(inner_sizes, shares, strict=True)
