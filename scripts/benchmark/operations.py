@@ -15,6 +15,9 @@ import mlx.core as mx
 from engine.attention.attend import AttentionOptions, KVLocation, attend_cached
 from engine.attention.qkv import Rotation, split_heads
 from engine.device import prepare_device
+from engine.layers.convolution import CausalConvolution
+from engine.layers.delta import DeltaSizes, gated_delta
+from engine.layers.state_space import HeadSpaceSizes, scan_heads
 from engine.native.kernels import Kernels
 from engine.sampling.params import SamplingParams
 from engine.sampling.sampler import SamplerRow, sample
@@ -89,6 +92,35 @@ def attention(kernels: Kernels, rows: int, context: int) -> dict[str, tuple[Call
     }
 
 
+def recurrence(kernels: Kernels, rows: int) -> dict[str, tuple[Call, Call, int]]:
+    """One token of recurrent layers, with the sizes of Qwen 3.5 4B and, for Mamba-2, of as large a state."""
+    sizes, space = DeltaSizes(2560, 16, 32, 128, 128, 4), HeadSpaceSizes(32, 128, 1, 128)
+    mixed, factors, constants = mx.random.normal((rows, 1, sizes.mixed_size)), mx.ones((rows, 1, 32)), mx.ones((32,))
+    state, inputs = mx.random.normal((rows, 32, 128, 128)), mx.random.normal((rows, 1, space.mixed_size))
+    weight, tail = mx.random.normal((4, sizes.mixed_size)), mx.random.normal((rows, 3, sizes.mixed_size))
+    layer = CausalConvolution(sizes.mixed_size, 4, bias=False, activation="silu")
+    layer.prepare(prepare_device("off"))
+    mx.eval(mixed, factors, constants, state, inputs, weight, tail)
+    given = constants, constants, state
+    return {
+        "gated delta rule": (
+            lambda: gated_delta(mixed, factors, factors, *given, sizes)[0],
+            lambda: kernels.gated_delta(mixed, factors, factors, *given, 16, 128, 128)[0],
+            4,
+        ),
+        "Mamba-2": (
+            lambda: scan_heads(inputs, factors, constants, *given, space)[0],
+            lambda: kernels.state_space(inputs, factors, constants, *given, 128, 1, 128, 0.0, 1e9)[0],
+            4,
+        ),
+        "short convolution and SiLU": (
+            lambda: layer(mixed, tail)[0],
+            lambda: kernels.convolve(mixed, weight, None, tail, True)[0],
+            50,
+        ),
+    }
+
+
 def prefill(kernels: Kernels) -> dict[str, tuple[Call, Call, int]]:
     """Causal attention of a prompt to itself."""
     queries = mx.random.normal((1, HEADS, PREFILL, HEAD_DIM))
@@ -114,6 +146,7 @@ def main() -> None:
     print(f"{'':42}{'rows':>5}{'MLX us':>12}{'ours us':>10}   {device.kernels}")
     for rows in [int(each) for each in arguments.rows.split(",")]:
         measured = pointwise(device.native, rows) | attention(device.native, rows, arguments.context)
+        measured |= recurrence(device.native, rows)
         if rows == 1:
             measured |= prefill(device.native)
         for name, (theirs, ours, calls) in measured.items():
