@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 
 ROOT = Path(__file__).parent.parent.parent
-ROUNDS, STEPS = 5, 12
+ROUNDS, STEPS = 40, 3
 CONFIG = {
     "model_type": "qwen3_5_text",
     "vocab_size": 32_000,
