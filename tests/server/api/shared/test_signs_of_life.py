@@ -59,6 +59,7 @@ def test_messages_begin_and_then_ping(stream):
     begin = named.index("message_start")
     assert set(named[:begin]) <= {"ping"}
     assert named[begin + 1 : begin + 4] == ["ping"] * 3
+    assert "message_delta" in named[begin + 1 : named.index("content_block_start")]  # of which programs hear
     assert named.count("message_start") == 1
     assert named[-1] == "message_stop"
     start = next(json.loads(line[6:]) for line in lines if "message_start" in line and line.startswith("data: "))
