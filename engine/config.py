@@ -221,6 +221,17 @@ class ConfigReader:
         kinds = self.words("layer_types", ("full_attention", "sliding_attention"), num_layers, default)
         return [window if kind == "sliding_attention" else None for kind in kinds]
 
+    def upper_windows(self, num_layers: int) -> list[int | None]:
+        """Where use_sliding_window is on: as `layer_types` says, else from layer max_window_layers upwards."""
+        first, listed = self.number("max_window_layers", 28), self.has("layer_types")
+        windows = self.windows(num_layers)
+        if not self.flag("use_sliding_window", default=False):
+            return [None] * num_layers
+        if listed:
+            return windows
+        window = self.count("sliding_window", 4096) if self._config.get("sliding_window", 0) is not None else None
+        return [window if layer >= first else None for layer in range(num_layers)]
+
     def patterned_windows(self, num_layers: int, default_pattern: int) -> list[int | None]:
         """As layer_types says, else every `sliding_window_pattern`-th layer sees everything; the window is 4096."""
         pattern = self.count("sliding_window_pattern", default_pattern)
@@ -230,26 +241,45 @@ class ConfigReader:
         return [window if (layer + 1) % pattern else None for layer in range(num_layers)]
 
     def rope(
-        self, head_dim: int, default_base: float = 10_000.0, *, default_part: float = 1.0, kind: str | None = None
+        self,
+        head_dim: int,
+        default_base: float = 10_000.0,
+        *,
+        default_part: float | None = None,
+        kind: str | None = None,
+        names: tuple[str, str] = ("rope_theta", "partial_rotary_factor"),
+        default_scaling: Mapping[str, Any] | None = None,
     ) -> RopeSpec:
         """The rotary embedding, from `rope_parameters` or the older `rope_theta` with `rope_scaling`.
 
-        default_part: share of a head's dimensions that is rotated when the configuration says nothing
+        default_part: share of a head's dimensions that is rotated when the configuration says nothing; None in families
+            that rotate whole heads, and refuse to rotate less
         kind: the layer type whose parameters are meant, where there are several
+        names: the keys of the base and the part outside `rope_parameters`
+        default_scaling: stands in for `rope_parameters` where there is nothing of the kind
         """
         parameters = self._mapping("rope_parameters")
         if kind is not None and kind in parameters:
             parameters = _object("rope_parameters", parameters[kind])
-        parameters = parameters or self._mapping("rope_scaling")
-        base = parameters.get("rope_theta", self._value("rope_theta", default_base))
-        part = parameters.get("partial_rotary_factor", self._value("partial_rotary_factor", default_part))
-        dims = int(head_dim * _finite("partial_rotary_factor", part))
+        parameters = parameters or self._mapping("rope_scaling") or default_scaling or {}
+        base = parameters.get("rope_theta", self._value(names[0], default_base))
+        part = parameters.get("partial_rotary_factor", self._value(names[1], default_part or 1.0))
+        dims = int(head_dim * _finite(names[1], part))
+        is_whole = default_part is None and parameters.get("rope_type") != "proportional"
+        if dims % 2 or not dims or (is_whole and dims != head_dim):
+            raise CheckpointUnsupported(names[1], part, self._supported((1.0,)) if is_whole else "pairs of dimensions")
         context = self.count("max_position_embeddings", 2048)
         spec = _rope_spec(parameters, dims, _finite("rope_theta", base), context, self)
         if spec.kind != "proportional":
             return spec
         # Pairs are those of the whole head, of which a part turns.
         return replace(spec, dims=head_dim, turning_pairs=dims // 2)
+
+    def require_layer_types(self) -> None:
+        """Refuse rotary parameters that are not given per layer type, where transformers passes over them."""
+        parameters = self._mapping("rope_parameters")
+        if not all(isinstance(each, dict) for each in parameters.values()):
+            raise CheckpointUnsupported("rope_parameters", dict(parameters), "parameters per layer type")
 
     def rope_extra(self, key: str) -> float | None:
         """A number beside the usual ones of `rope_parameters` or `rope_scaling`; None when it is absent or null."""
@@ -314,9 +344,9 @@ def _rope_spec(parameters: Mapping[str, Any], dims: int, base: float, context: i
     }
     if kind not in readers:
         raise CheckpointUnsupported("rope_scaling.rope_type", kind, ", ".join(readers))
-    original = parameters.get("original_max_position_embeddings")
-    if original is None and reader.has("original_max_position_embeddings"):
-        original = reader.count("original_max_position_embeddings")
+    original = context if kind == "dynamic" else parameters.get("original_max_position_embeddings")
+    if kind != "dynamic" and reader.has("original_max_position_embeddings"):
+        original = reader.count("original_max_position_embeddings")  # the outer one counts
     length = int(_finite("rope_scaling.original_max_position_embeddings", original or context))
     extra = readers[kind](parameters, dims, context / length)
     return RopeSpec(dims=dims, base=base, kind=kind, original_length=length, **extra)

@@ -12,6 +12,7 @@ from engine.attention.batch import Batch
 from engine.cache.spec import CacheSpec
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.load import load_tensors
+from engine.checkpoint.own_head import has_own_head
 from engine.config import ConfigReader
 from engine.consistency import check_counts, check_head
 from engine.device import Device, return_freed_memory
@@ -115,7 +116,9 @@ def outline(checkpoint: Checkpoint) -> Architecture:
     Raises CheckpointUnsupported.
     """
     check_counts(checkpoint)
-    config = ConfigReader(checkpoint.config, {name: entry.shape for name, entry in checkpoint.tensors.items()})
+    # A head that differs from the embedding is not tied, whatever the configuration says.
+    given = checkpoint.config | ({"tie_word_embeddings": False} if has_own_head(checkpoint) else {})
+    config = ConfigReader(given, {name: entry.shape for name, entry in checkpoint.tensors.items()})
     model: Architecture = _architecture(checkpoint)(config)
     config.finish()
     return model

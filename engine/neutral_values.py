@@ -21,6 +21,7 @@ NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "enable_moe_block": (False,),
     "final_logit_softcapping": (),
     "hidden_act": ("silu",),
+    "is_decoder": (False,),
     "hidden_size_per_layer_input": (0,),
     "index_topk": (),
     "kv_lora_rank": (),

@@ -29,7 +29,6 @@ class Block(Module):
             output_bias=bias,
             q_norm=UnitOffsetRMSNorm(sizes.head_dim, eps),
             k_norm=UnitOffsetRMSNorm(sizes.head_dim, eps),
-            softcap=config.optional_number("attn_logit_softcapping"),
         )
         self.mlp = GatedMLP(sizes.hidden_size, config.count("intermediate_size"), activation)
         self.input_layernorm = UnitOffsetRMSNorm(sizes.hidden_size, eps)

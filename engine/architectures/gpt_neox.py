@@ -6,6 +6,7 @@ from engine.attention.attend import AttentionOptions
 from engine.attention.batch import Batch
 from engine.attention.qkv import join_heads
 from engine.config import ConfigReader
+from engine.errors import CheckpointUnsupported
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes
 from engine.layers.linear import Embedding, Linear
@@ -58,7 +59,9 @@ class Model(Architecture):
 
     def __init__(self, config: ConfigReader) -> None:
         sizes = HeadSizes(*config.heads())
-        rope = Rope(config.rope(sizes.head_dim, default_part=config.number("rotary_pct", 0.25)))
+        if sizes.num_heads * sizes.head_dim != sizes.hidden_size:
+            raise CheckpointUnsupported("head_dim", sizes.head_dim, "hidden_size / num_attention_heads")
+        rope = Rope(config.rope(sizes.head_dim, default_part=0.25, names=("rotary_emb_base", "rotary_pct")))
         self.embed_in = Embedding(config.count("vocab_size"), sizes.hidden_size)
         self.layers = [Block(config, layer, sizes, rope) for layer in range(config.count("num_hidden_layers"))]
         self.final_layer_norm = LayerNorm(sizes.hidden_size, config.number("layer_norm_eps", 1e-5))

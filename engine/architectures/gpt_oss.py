@@ -61,6 +61,17 @@ class SparseMLP(Module):
         return mx.sum(self.experts(tokens, chosen) * weights[..., None], axis=1).reshape(x.shape)
 
 
+# What the published models have, and what a configuration without rotary settings means.
+_SCALING = {
+    "rope_type": "yarn",
+    "factor": 32.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+    "original_max_position_embeddings": 4096,
+}
+
+
 class Model(CausalLM):
     """The whole model."""
 
@@ -68,7 +79,7 @@ class Model(CausalLM):
         config.choice("hidden_act", ("silu",), "silu")
         sizes = HeadSizes(*config.heads(64))
         num_layers = config.count("num_hidden_layers")
-        rope = Rope(config.rope(sizes.head_dim, 150_000.0))
+        rope = Rope(config.rope(sizes.head_dim, 150_000.0, default_scaling=_SCALING))
         super().__init__(
             config.count("vocab_size"),
             sizes.hidden_size,

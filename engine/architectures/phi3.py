@@ -43,7 +43,7 @@ class Model(CausalLM):
     def __init__(self, config: ConfigReader) -> None:
         sizes = HeadSizes(*config.heads())
         num_layers = config.count("num_hidden_layers")
-        rope = Rope(config.rope(sizes.head_dim), recomputes=True)
+        rope = Rope(config.rope(sizes.head_dim, default_part=1.0), recomputes=True)
         super().__init__(
             config.count("vocab_size"),
             sizes.hidden_size,

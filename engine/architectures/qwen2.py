@@ -22,7 +22,7 @@ class Model(CausalLM):
             [_block(config, layer, sizes, rope) for layer in range(num_layers)],
             RMSNorm(sizes.hidden_size, config.number("rms_norm_eps", 1e-6)),
             tied=config.flag("tie_word_embeddings", default=False),
-            windows=_windows(config, num_layers),
+            windows=config.upper_windows(num_layers),
         )
 
 
@@ -35,14 +35,3 @@ def _block(config: ConfigReader, layer: int, sizes: HeadSizes, rope: Rope) -> Pr
         RMSNorm(sizes.hidden_size, eps),
         RMSNorm(sizes.hidden_size, eps),
     )
-
-
-def _windows(config: ConfigReader, num_layers: int) -> list[int | None]:
-    """A window only where use_sliding_window is on: in the listed layers, else from max_window_layers upwards."""
-    windows = config.windows(num_layers)
-    first = config.number("max_window_layers", 28)
-    if not config.flag("use_sliding_window", default=False):
-        return [None] * num_layers
-    if config.has("layer_types"):
-        return windows
-    return [window if layer >= first else None for layer, window in enumerate(windows)]

@@ -22,7 +22,7 @@ class Model(CausalLM):
             [_block(config, layer, sizes, rope) for layer in range(num_layers)],
             RMSNorm(sizes.hidden_size, config.number("rms_norm_eps", 1e-6)),
             tied=config.flag("tie_word_embeddings", default=False),
-            windows=_windows(config, num_layers),
+            windows=config.upper_windows(num_layers),
         )
 
 
@@ -41,8 +41,3 @@ def _block(config: ConfigReader, layer: int, sizes: HeadSizes, rope: Rope) -> Pr
     )
     mlp = GatedMLP(sizes.hidden_size, config.count("intermediate_size"), activation)
     return PreNormBlock(attention, mlp, RMSNorm(sizes.hidden_size, eps), RMSNorm(sizes.hidden_size, eps))
-
-
-def _windows(config: ConfigReader, num_layers: int) -> list[int | None]:
-    windows = config.windows(num_layers)
-    return windows if config.flag("use_sliding_window", default=False) else [None] * num_layers

@@ -24,7 +24,7 @@ class Model(CausalLM):
             [_block(config, layer, sizes, rope if rotated[layer] else None) for layer in range(num_layers)],
             RMSNorm(sizes.hidden_size, config.number("rms_norm_eps", 1e-6)),
             tied=config.flag("tie_word_embeddings", default=True),
-            windows=_windows(config, num_layers),
+            windows=_windows(config, rotated),
         )
 
 
@@ -52,6 +52,11 @@ def _rotated(config: ConfigReader, num_layers: int) -> list[bool]:
     return [each == 1 for each in listed]
 
 
-def _windows(config: ConfigReader, num_layers: int) -> list[int | None]:
-    windows = config.windows(num_layers)
-    return windows if config.flag("use_sliding_window", default=False) else [None] * num_layers
+def _windows(config: ConfigReader, rotated: list[bool]) -> list[int | None]:
+    """Where use_sliding_window is on: as layer_types says, else in the layers without positions."""
+    windows, listed = config.windows(len(rotated)), config.has("layer_types")
+    if not config.flag("use_sliding_window", default=False):
+        return [None] * len(rotated)
+    return (
+        windows if listed else [None if has_rope else window for has_rope, window in zip(rotated, windows, strict=True)]
+    )

@@ -17,7 +17,7 @@ def read_stacks(
 ) -> tuple[StackSpec, StackSpec]:
     """The encoder's and the decoder's stack; a model file says what its family does with norms and positions.
 
-    learned_positions: from a table, with two unused rows in front, else sinusoidal
+    learned_positions: from a table, with two unused rows in front; else sinusoidal, unless the checkpoint has a table
     default_activation: where the configuration names none
     fairseq_sinusoids: sinusoidal positions begin at 2, and their slowest frequency is 1/10000
     """
@@ -32,13 +32,21 @@ def read_stacks(
             pre_norm=pre_norm,
             embedding_norm=embedding_norm,
             final_norm=final_norm,
-            learned_positions=config.count("max_position_embeddings", 1024) if learned_positions else 0,
+            learned_positions=0
+            if fairseq_sinusoids
+            else _num_positions(config, side, learned=learned_positions),
             position_offset=2 if learned_positions or fairseq_sinusoids else 0,
             slowest_included=fairseq_sinusoids,
         )
         for side in ("encoder", "decoder")
     )
     return encoder, decoder
+
+
+def _num_positions(config: ConfigReader, side: str, *, learned: bool) -> int:
+    """Rows of the position table; 0 where there is none."""
+    rows = config.count("max_position_embeddings", 1024)
+    return rows if learned or config.stores(f"model.{side}.embed_positions.weight") else 0
 
 
 def _embedding_scale(config: ConfigReader) -> float:

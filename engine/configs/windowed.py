@@ -27,6 +27,7 @@ def read_sliding_rope(config: ConfigReader, head_dim: int) -> RopeSpec:
     """Windowed layers keep the short base, and no scaling, in older files under a key of its own."""
     local_base = config.number("rope_local_base_freq", 10_000.0)
     if config.has("rope_parameters"):
+        config.require_layer_types()
         return config.rope(head_dim, local_base, kind=SLIDING)
     return RopeSpec(dims=head_dim, base=local_base)
 

@@ -50,6 +50,16 @@ class Decoder(Module):
         return x if self._embedding_scale == 1.0 else x * mx.array(self._embedding_scale, x.dtype)
 
 
+class Bias(Module):
+    """A bias of the output head, where its matrix is the embedding's."""
+
+    def __init__(self, size: int) -> None:
+        self.bias = mx.zeros((size,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return x + self.bias
+
+
 class CausalLM(Architecture):
     """A causal language model: ids to hidden states, hidden states to logits.
 
@@ -83,8 +93,11 @@ class CausalLM(Architecture):
         self._tied = tied
         windows = [None] * len(layers) if windows is None else list(windows)
         self._cache = CacheSpec(windows, num_states, readers, chunked)
+        self._head_bias = head_bias
         if not tied:
-            self.lm_head = Linear(hidden_size, vocab_size, bias=head_bias)
+            self.lm_head: Linear | Bias = Linear(hidden_size, vocab_size, bias=head_bias)
+        elif head_bias:
+            self.lm_head = Bias(vocab_size)
 
     @property
     def windows(self) -> list[int | None]:
@@ -102,9 +115,16 @@ class CausalLM(Architecture):
 
     def logits(self, hidden: mx.array) -> mx.array:
         """(..., hidden_size) to (..., vocab_size)."""
-        logits = self.model.embed_tokens.multiply(hidden) if self._tied else self.lm_head(hidden)
+        logits = self._products(hidden)
         if self._logit_scale != 1.0:
             logits = logits * self._logit_scale
         if self._logit_softcap is not None:
             logits = self._logit_softcap * mx.tanh(logits / self._logit_softcap)
         return logits
+
+    def _products(self, hidden: mx.array) -> mx.array:
+        """The head's results, neither scaled nor capped."""
+        if not self._tied:
+            return self.lm_head(hidden)
+        logits = self.model.embed_tokens.multiply(hidden)
+        return self.lm_head(logits) if self._head_bias else logits

@@ -185,7 +185,11 @@ class EncoderDecoderLM(EncoderDecoder):
         self.model = Pair(vocab_size, encoder, decoder)
         self.final_logits_bias = mx.zeros((1, vocab_size))
         self._num_layers = decoder.num_layers
-        self._learned_positions = decoder.learned_positions > 0
+        self._computed_positions = [
+            f"model.{side}.embed_positions."
+            for side, spec in (("encoder", encoder), ("decoder", decoder))
+            if not spec.learned_positions
+        ]
 
     @property
     def windows(self) -> list[int | None]:
@@ -208,7 +212,7 @@ class EncoderDecoderLM(EncoderDecoder):
         """Keep one table of token vectors, and no computed positions."""
         if name.startswith(("model.encoder.embed_tokens.", "model.decoder.embed_tokens.", "lm_head.")):
             return None
-        return name if self._learned_positions or ".embed_positions." not in name else None
+        return None if name.startswith(tuple(self._computed_positions)) else name
 
     def convert(self, tensors: Iterable[tuple[str, mx.array]]) -> Iterator[tuple[str, mx.array]]:
         """The logits' bias may be left out of the checkpoint; it is zero then."""
