@@ -1,11 +1,17 @@
-"""Hold a configuration against the tensors' names before anything is built from it. Knows no architecture."""
+"""Hold a configuration against the stored tensors before anything is built from it. Knows no architecture."""
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 
 from engine.checkpoint.checkpoint import Checkpoint
+from engine.checkpoint.folder import open_file
+from engine.checkpoint.tensors import TensorEntry
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 
+_HEAD = "lm_head.weight"
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
+_PIECE_BYTES = 1 << 20
 _LAYER_KEYS = (
     *("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
     *("encoder_layers", "decoder_layers", "num_decoder_layers"),
@@ -51,3 +57,22 @@ def check_head(checkpoint: Checkpoint) -> None:
     first = _FIRST_LAYERS.get(str(checkpoint.config.get("model_type")))
     if first and _CLASSIFIER in checkpoint.tensors and not any(name.endswith(first) for name in checkpoint.tensors):
         raise CheckpointUnsupported("tensor", _CLASSIFIER, _SUPPORTED_HEADS)
+
+
+def has_own_head(checkpoint: Checkpoint) -> bool:
+    """True when a stored head differs from the stored embedding: transformers uses it then, tied or not."""
+    head = checkpoint.tensors.get(_HEAD)
+    embeddings = [entry for name, entry in checkpoint.tensors.items() if name.endswith(_EMBEDDINGS)]
+    if head is None or len(embeddings) != 1 or any(".encoder." in name for name in checkpoint.tensors):
+        return False
+    (embedding,) = embeddings
+    if (head.dtype, head.shape) != (embedding.dtype, embedding.shape):
+        return True
+    return any(ours != theirs for ours, theirs in zip(_pieces(head), _pieces(embedding), strict=True))
+
+
+def _pieces(entry: TensorEntry) -> Iterator[bytes]:
+    with open_file(entry.file) as file:
+        file.seek(entry.offset)
+        for start in range(0, entry.num_bytes, _PIECE_BYTES):
+            yield file.read(min(_PIECE_BYTES, entry.num_bytes - start))

@@ -12,9 +12,8 @@ from engine.attention.batch import Batch
 from engine.cache.spec import CacheSpec
 from engine.checkpoint.checkpoint import Checkpoint
 from engine.checkpoint.load import load_tensors
-from engine.checkpoint.own_head import has_own_head
 from engine.config import ConfigReader
-from engine.consistency import check_counts, check_head
+from engine.consistency import check_counts, check_head, has_own_head
 from engine.device import Device, return_freed_memory
 from engine.errors import CheckpointCorrupt, CheckpointUnsupported
 from engine.layers.encoder import Encoder

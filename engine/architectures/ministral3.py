@@ -1,6 +1,7 @@
 """Ministral 3 and Devstral 2: Mistral with long rotary scaling and queries that grow with their position."""
 
 from engine.config import ConfigReader
+from engine.errors import CheckpointUnsupported
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM, PreNormBlock
@@ -16,6 +17,8 @@ class Model(CausalLM):
     def __init__(self, config: ConfigReader) -> None:
         sizes = HeadSizes(*config.heads(128))
         num_layers = config.count("num_hidden_layers")
+        if not config.has("rope_parameters") and not config.has("rope_scaling"):
+            raise CheckpointUnsupported("rope_parameters", None, "the scaling that the model was trained with")
         spec = config.rope(sizes.head_dim, 1_000_000.0)
         beta = config.rope_extra("llama_4_scaling_beta")
         scaling = None if beta is None else PositionScaling(beta, spec.original_length)

@@ -4,11 +4,13 @@ import mlx.core as mx
 
 from engine.attention.attend import with_bias
 from engine.config import ConfigReader
+from engine.errors import CheckpointUnsupported
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.encoder import EncoderSpec, PostNormEncoder
 from engine.layers.linear import Embedding
 from engine.layers.position import relative_buckets
 
+_NUM_BUCKETS = 32
 _MAX_DISTANCE = 128
 
 
@@ -52,7 +54,9 @@ class Model(PostNormEncoder):
                 num_labels=config.labels(),
             )
         )
-        self._num_buckets = config.count("relative_attention_num_buckets", 32)
+        self._num_buckets = config.count("relative_attention_num_buckets", _NUM_BUCKETS)
+        if self._num_buckets != _NUM_BUCKETS:  # transformers counts in 32 buckets, whatever the table has
+            raise CheckpointUnsupported("relative_attention_num_buckets", self._num_buckets, str(_NUM_BUCKETS))
         self.distances = Embedding(self._num_buckets, num_heads)
 
     def attention_mask(self, mask: mx.array) -> mx.array:

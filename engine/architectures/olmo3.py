@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from engine.config import ConfigReader
+from engine.errors import CheckpointUnsupported
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes
 from engine.layers.causal import CausalLM
@@ -10,6 +11,8 @@ from engine.layers.mlp import GatedMLP
 from engine.layers.norm import RMSNorm
 from engine.layers.post_norm import JointlyNormedAttention, PostNormBlock
 from engine.layers.rope import Rope
+
+_BASE = 500_000.0  # of rotary positions
 
 
 class Model(CausalLM):
@@ -35,9 +38,12 @@ class Model(CausalLM):
 
 def _ropes(config: ConfigReader, head_dim: int) -> tuple[Rope, Rope]:
     """The rotation of full and of windowed layers; older files scale the full ones alone, without saying so."""
-    full = config.rope(head_dim, 500_000.0, kind="full_attention")
+    full = config.rope(head_dim, _BASE, kind="full_attention")
     if config.has("rope_parameters"):
-        return Rope(full), Rope(config.rope(head_dim, 500_000.0, kind="sliding_attention"))
+        config.require_layer_types()
+        return Rope(full), Rope(config.rope(head_dim, _BASE, kind="sliding_attention"))
+    if not config.has("rope_scaling") and full.base != _BASE:  # transformers passes over a base without scaling
+        raise CheckpointUnsupported("rope_theta", full.base, str(_BASE))
     return Rope(full), Rope(replace(full, kind="default"))
 
 

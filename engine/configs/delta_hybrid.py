@@ -2,7 +2,6 @@
 
 from engine.config import ConfigReader
 from engine.configs.convolutions import are_channels_last
-from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes
 from engine.layers.delta import DeltaSizes
 from engine.layers.delta_hybrid import DeltaHybridSpec
@@ -26,7 +25,7 @@ def read_delta_hybrid(config: ConfigReader) -> DeltaHybridSpec:
         ),
         rope=config.rope(heads.head_dim, default_part=0.25),
         eps=config.number("rms_norm_eps", 1e-6),
-        activation=config.choice("hidden_act", ACTIVATIONS, "silu"),
+        activation=config.choice("hidden_act", ("silu",), "silu"),
         attention_bias=config.flag("attention_bias", default=False),
         tied=config.flag("tie_word_embeddings", default=False),
         # The kernel alone tells: MLX's converters add 1 to the weights of norms when they turn it.
