@@ -32,9 +32,7 @@ def read_stacks(
             pre_norm=pre_norm,
             embedding_norm=embedding_norm,
             final_norm=final_norm,
-            learned_positions=0
-            if fairseq_sinusoids
-            else _num_positions(config, side, learned=learned_positions),
+            learned_positions=0 if fairseq_sinusoids else _num_positions(config, side, learned=learned_positions),
             position_offset=2 if learned_positions or fairseq_sinusoids else 0,
             slowest_included=fairseq_sinusoids,
         )
