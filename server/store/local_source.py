@@ -27,14 +27,19 @@ _PART_NUMBER = re.compile(r"-\d{5}-of-\d{5}$", re.ASCII)
 def local_path(name: str) -> Path | None:
     """The path that a word on the command line means, or None for the name of a model.
 
-    Paths begin with ".", "/" or "~", end in ".gguf", or are those of folders that are there and hold a model.
+    Paths begin with ".", "/" or "~", end in ".gguf", or are those of folders that are there and hold a model: a
+    config.json or a .gguf file.
     """
     if "\0" in name:
         return None
     path = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf" or (path / "config.json").is_file():
+    if name.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf" or _holds_model(path):
         return path.absolute()
     return None
+
+
+def _holds_model(path: Path) -> bool:
+    return (path / "config.json").is_file() or (path.is_dir() and any(path.glob("*.[gG][gG][uU][fF]")))
 
 
 class LocalSource:

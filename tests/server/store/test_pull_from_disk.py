@@ -124,3 +124,11 @@ def test_folder_here_goes_before_a_repository_of_that_name(tmp_path, monkeypatch
     assert local_path("org/name") is None
     (tmp_path / "org" / "name" / "config.json").write_text("{}")
     assert local_path("org/name") == tmp_path / "org" / "name"
+
+
+def test_folder_that_holds_a_gguf_and_nothing_else_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    assert local_path("org/name") is None
+    (tmp_path / "org" / "name" / "weights.gguf").touch()
+    assert local_path("org/name") == tmp_path / "org" / "name"
