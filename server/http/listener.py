@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import signal
 from collections.abc import Callable
 from socket import socket
@@ -18,6 +19,8 @@ from server.settings import Settings
 # For connections that linger after their answers have ended.
 LINGER_SECONDS = 1
 
+_log = logging.getLogger("bramley.http")
+
 
 class Listener(uvicorn.Server):
     """The HTTP server of one process. `on_open` is called on the event loop once requests are accepted."""
@@ -29,6 +32,7 @@ class Listener(uvicorn.Server):
         self._on_open = on_open
         self._drain_seconds = settings.drain_seconds
         self._deadline = 0.0
+        self._said_to_drain = False
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
@@ -50,6 +54,13 @@ class Listener(uvicorn.Server):
         """Every tenth of a second: the end has come when nothing runs or time is up."""
         if self._traffic.draining and (self._traffic.num_running == 0 or monotonic() >= self._deadline):
             self.should_exit = True
+        elif self._traffic.draining and not self._said_to_drain:
+            self._said_to_drain = True  # here, because a signal may come in the middle of a line of the log
+            _log.info(
+                "draining: running requests (%d) have %g s to finish; a second Ctrl-C ends them at once",
+                self._traffic.num_running,
+                self._drain_seconds,
+            )
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:

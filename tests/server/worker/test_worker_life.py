@@ -202,6 +202,7 @@ def test_answers_that_do_not_end_in_time_get_an_error_event(start_fake):
     assert json.loads(error.removeprefix("data: "))["error"]["code"] == "server_overloaded"
     assert end == "data: [DONE]"
     assert server.process.wait(10) == 0
+    assert "draining: running requests (1) have 0.5 s to finish; a second Ctrl-C ends them at once" in server.log
     assert "Traceback" not in server.log
 
 
