@@ -64,7 +64,7 @@ def _unique(pairs: list[tuple[str, Any]], file: str) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at character {error.pos}"
+        return f"{error.msg.removesuffix(' at')} at character {error.pos}"
     return {UnicodeDecodeError: "not UTF-8", RecursionError: "nested too deeply"}.get(
         type(error), "a number is too long"
     )

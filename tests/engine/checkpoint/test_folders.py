@@ -9,6 +9,7 @@ import mlx.core as mx
 import pytest
 
 from engine.checkpoint.checkpoint import open_checkpoint
+from engine.checkpoint.json_object import parse_object
 from engine.checkpoint.load import load_tensors
 from engine.errors import CheckpointCorrupt, CheckpointNotFound, CheckpointUnsupported
 
@@ -362,3 +363,9 @@ def test_num_bytes_is_the_sum_of_the_tensors(tmp_path, shards, write_folder):
     checkpoint = open_checkpoint(write_folder(tmp_path, shards | index(a=FIRST, b=SECOND)))
     assert checkpoint.num_bytes == sum(array.nbytes for _, array in load_tensors(checkpoint)) == 16
     assert isinstance(dict(load_tensors(checkpoint))["a.weight"], mx.array)
+
+
+def test_damaged_json_says_once_where_it_is_damaged():
+    with pytest.raises(CheckpointCorrupt) as failure:
+        parse_object(b'{"a": "\n"}', "config.json")
+    assert "(Invalid control character at character 7)" in str(failure.value)
