@@ -172,7 +172,7 @@ class Overloaded(ApiError):
 
     def __init__(self, limit: int, retry_seconds: int) -> None:
         super().__init__(
-            f"{limit} requests are running or waiting, which is the limit.",
+            f"The limit of {limit} for running and waiting requests is reached: try again in {retry_seconds} s.",
             headers={"retry-after": str(retry_seconds)},
         )
 
