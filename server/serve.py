@@ -133,7 +133,7 @@ async def _show_load(model: ServedModel) -> None:
 def _model_lines(name: str, info: Mapping[str, Any]) -> str:
     megabytes = info["weight_bytes"] / 1e6
     lines = [
-        f"{name} is loaded: {info['model_type']}, {megabytes:.0f} MB, quantisation {info['quantization']}, "
+        f"{name} is loaded: {info['model_type']}, {megabytes:.0f} MB, quantization {info['quantization']}, "
         f"context {info['context_length']} tokens",
         f"Running on {info['device']} in {info['dtype']}, BLAS {info['blas']}, kernels {info['kernels'] or 'of MLX'}",
         info["advice"],
