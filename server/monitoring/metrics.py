@@ -47,18 +47,22 @@ _CHOICES = (1, 2, 5, 10, 20)
 
 # Name, what it is, buckets. Seconds or tokens, one observation per choice unless it says otherwise.
 _HISTOGRAMS: tuple[tuple[str, str, tuple[float, ...]], ...] = (
-    ("time_to_first_token_seconds", "From the request's arrival to a choice's first token.", _FIRST_TOKEN),
-    ("inter_token_latency_seconds", "Between two tokens of a choice.", _BETWEEN_TOKENS),
-    ("time_per_output_token_seconds", "The same under its older name.", _BETWEEN_TOKENS),
-    ("request_time_per_output_token_seconds", "The same as a choice's mean.", _BETWEEN_TOKENS),
-    ("e2e_request_latency_seconds", "From the request's arrival to a choice's last token.", _WHOLE),
-    ("request_queue_time_seconds", "In the engine, before it was first worked on.", _WHOLE),
-    ("request_prefill_time_seconds", "From then to the first token.", _WHOLE),
-    ("request_decode_time_seconds", "From the first token to the last.", _WHOLE),
-    ("request_inference_time_seconds", "Reading and writing together.", _WHOLE),
-    ("request_prompt_tokens", "Prompt tokens, found or computed.", _TOKENS),
+    ("time_to_first_token_seconds", "Time from the request's arrival to a choice's first token.", _FIRST_TOKEN),
+    ("inter_token_latency_seconds", "Time between two tokens of a choice.", _BETWEEN_TOKENS),
+    ("time_per_output_token_seconds", "Older name of inter_token_latency_seconds.", _BETWEEN_TOKENS),
+    (
+        "request_time_per_output_token_seconds",
+        "Mean time between two tokens, one observation per choice.",
+        _BETWEEN_TOKENS,
+    ),
+    ("e2e_request_latency_seconds", "Time from the request's arrival to a choice's last token.", _WHOLE),
+    ("request_queue_time_seconds", "Time that a choice waited in the engine's queue before its prefill.", _WHOLE),
+    ("request_prefill_time_seconds", "Time from the end of the queue to the first token.", _WHOLE),
+    ("request_decode_time_seconds", "Time from the first token to the last.", _WHOLE),
+    ("request_inference_time_seconds", "Time of prefill and decode together.", _WHOLE),
+    ("request_prompt_tokens", "Prompt tokens, cached or computed.", _TOKENS),
     ("request_generation_tokens", "Generated tokens.", _TOKENS),
-    ("request_params_max_tokens", "What max_tokens came to.", _TOKENS),
+    ("request_params_max_tokens", "The max_tokens in force, which the context may have lowered.", _TOKENS),
     ("request_params_n", "Choices per prompt, one observation per request.", _CHOICES),
 )
 
@@ -89,7 +93,7 @@ class Metrics:
         self._collected = CollectorRegistry()
         self._collected.register(_Workers(registry))
         prompt_tokens, generation_tokens = (
-            self._counter("prompt_tokens", "Prompt tokens, found or computed."),
+            self._counter("prompt_tokens", "Prompt tokens, cached or computed."),
             self._counter("generation_tokens", "Generated tokens."),
         )
         finished = self._counter("request_success", "Choices that have ended.", "finished_reason")
@@ -134,16 +138,16 @@ _REASONS = ("stop", "length", "abort", "error")
 _GAUGES = (
     ("vllm:num_requests_running", "Requests that hold keys and values.", "num_running"),
     ("vllm:num_requests_waiting", "Requests in the queue.", "num_waiting"),
-    ("bramley:kv_cache_bytes", "Of running requests.", "kv_bytes"),
-    ("bramley:kv_cache_limit_bytes", "The most of these; 0 is no limit.", "kv_limit_bytes"),
-    ("bramley:prefix_cache_bytes", "Kept in memory for requests to come.", "prefix_bytes"),
-    ("bramley:prefix_cache_blocks", "The same in blocks.", "prefix_blocks"),
+    ("bramley:kv_cache_bytes", "Memory of the keys and values of running requests.", "kv_bytes"),
+    ("bramley:kv_cache_limit_bytes", "Limit of kv_cache_bytes; 0 is no limit.", "kv_limit_bytes"),
+    ("bramley:prefix_cache_bytes", "Memory of the prefix cache.", "prefix_bytes"),
+    ("bramley:prefix_cache_blocks", "Blocks of the prefix cache in memory.", "prefix_blocks"),
 )
 _COUNTERS = (
-    ("vllm:num_preemptions", "How often a request gave its place back before its end.", "num_preemptions"),
-    ("vllm:prefix_cache_queries", "Tokens looked up among those of earlier requests.", "queried_tokens"),
-    ("vllm:prefix_cache_hits", "Tokens found there.", "cached_tokens"),
-    ("bramley:prefix_files_damaged", "Files of kept prefixes that were refused.", "num_damaged"),
+    ("vllm:num_preemptions", "Times that a running request was paused for another one.", "num_preemptions"),
+    ("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", "queried_tokens"),
+    ("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache.", "cached_tokens"),
+    ("bramley:prefix_files_damaged", "Damaged files of the prefix cache, which are not read.", "num_damaged"),
 )
 _NOTHING = EngineStats(num_running=0, num_waiting=0)
 _Family = GaugeMetricFamily | CounterMetricFamily
