@@ -144,7 +144,7 @@ _GAUGES = (
     ("bramley:prefix_cache_blocks", "Blocks of the prefix cache in memory.", "prefix_blocks"),
 )
 _COUNTERS = (
-    ("vllm:num_preemptions", "Times that a running request was paused for another one.", "num_preemptions"),
+    ("vllm:num_preemptions", "Times that a running request went back to the queue.", "num_preemptions"),
     ("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", "queried_tokens"),
     ("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache.", "cached_tokens"),
     ("bramley:prefix_files_damaged", "Damaged files of the prefix cache, which are not read.", "num_damaged"),
