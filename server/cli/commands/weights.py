@@ -15,7 +15,7 @@ Output = Annotated[
 ]
 DType = Annotated[
     Literal["float16", "bfloat16", "float32"] | None,
-    typer.Option(help="Of what is not packed, and of scales.", show_default="as it is"),
+    typer.Option(help="Type of the scales and of unquantized weights.", show_default="as it is"),
 ]
 GroupSize = Annotated[
     int | None,
@@ -36,11 +36,16 @@ def quantize(
     ] = "plain",
     target_size: Annotated[
         str | None,
-        typer.Option(help="For mixed: of the weights, as 500MB or 4.2GB.", show_default="that of plain 4 bits"),
+        typer.Option(
+            help="Size of the weights, as 500MB or 4.2GB; for the recipe mixed.", show_default="that of plain 4 bits"
+        ),
     ] = None,
     text: Annotated[
         Path | None,
-        typer.Option(help="For mixed: UTF-8 to measure with.", show_default="some of a novel that comes with Bramley"),
+        typer.Option(
+            help="File of text in UTF-8 to measure with; for mixed.",
+            show_default="some of a novel that comes with Bramley",
+        ),
     ] = None,
     dtype: DType = None,
     output: Output = None,
@@ -48,9 +53,9 @@ def quantize(
 ) -> None:
     """Write a copy of a model in fewer bits, as an MLX folder.
 
-    Routers of experts, tables of positions and classifiers stay as they are, token vectors and the output head get at
-    least 6 bits, and so does what has columns that the group size does not divide. What is packed in as few bits
-    already is taken over.
+    Routers of experts, tables of positions, classifiers, and matrices whose columns the group size does not divide stay
+    as they are. Token vectors and the output head get at least 6 bits in affine mode. Matrices that have as few bits
+    already, or fewer, are copied unchanged.
     """
     from engine.conversion.quantize import quantize as quantize_model
     from engine.errors import ChoiceInvalid
