@@ -107,7 +107,8 @@ def factor(config: dict[str, Any]) -> int:
 def widened(config: dict[str, Any], times: int) -> dict[str, Any]:
     """The same model with wider layers; frequencies of longer heads repeat."""
     # The heads of Mamba-2 become more, not longer: its steps lie beside them in one projection.
-    longer = [key for key in WIDTHS if key != "head_dim"] if "num_heads" in config else WIDTHS
+    kept = "head_dim" if config["model_type"] == "mamba2" else "num_heads"
+    longer = [key for key in WIDTHS if key != kept]
     wide = config | {key: config[key] * times for key in longer if isinstance(config.get(key), int)}
     if isinstance(config.get("intermediate_size"), list):
         wide["intermediate_size"] = [size * times for size in config["intermediate_size"]]
