@@ -6,11 +6,12 @@ known to change the maths in some family: one that is set and was not read refus
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from engine.errors import CheckpointUnsupported
 from engine.neutral_values import NEUTRAL_VALUES
+from engine.rope_spec import RopeSpec
 
 Number = TypeVar("Number", int, float)
 
@@ -24,36 +25,6 @@ def head_size(hidden_size: int, num_heads: int) -> int:
     if hidden_size % num_heads:
         raise CheckpointUnsupported("number of heads", num_heads, f"a divisor of the hidden size {hidden_size}")
     return hidden_size // num_heads
-
-
-@dataclass(frozen=True, slots=True)
-class RopeSpec:
-    """Rotary position embedding as plain numbers (Su et al. 2021, arXiv:2104.09864).
-
-    kind: "default", "linear", "dynamic", "yarn", "llama3", "longrope" or "proportional"
-    dims: rotated dimensions of a head; base: theta
-    original_length: tokens the model was trained on before scaling
-    short_factors, long_factors: one divisor per pair of dimensions (longrope)
-    turning_pairs: the others stand still (proportional)
-    attention_factor: multiplies rotated queries and keys; None takes the kind's own rule
-    """
-
-    dims: int
-    base: float
-    kind: str = "default"
-    factor: float = 1.0
-    original_length: int = 0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    truncate: bool = True
-    mscale: float | None = None
-    mscale_all_dim: float | None = None
-    attention_factor: float | None = None
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    short_factors: tuple[float, ...] = ()
-    long_factors: tuple[float, ...] = ()
-    turning_pairs: int = 0
 
 
 class ConfigReader:

@@ -3,7 +3,7 @@
 import mlx.core as mx
 
 from engine.attention.batch import Batch
-from engine.config import ConfigReader, RopeSpec
+from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM
@@ -11,6 +11,7 @@ from engine.layers.mlp import MLP
 from engine.layers.module import Module
 from engine.layers.norm import LayerNorm
 from engine.layers.rope import Rope
+from engine.rope_spec import RopeSpec
 
 _OURS = {
     "model.wte.": "model.embed_tokens.",

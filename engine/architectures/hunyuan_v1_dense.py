@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from engine.attention.batch import Batch
 from engine.attention.qkv import join_heads, split_heads
-from engine.config import ConfigReader, RopeSpec
+from engine.config import ConfigReader
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
 from engine.layers.causal import CausalLM, PreNormBlock
@@ -14,6 +14,7 @@ from engine.layers.linear import Norm
 from engine.layers.mlp import GatedMLP
 from engine.layers.norm import RMSNorm
 from engine.layers.rope import Rope
+from engine.rope_spec import RopeSpec
 
 
 class Attention(SelfAttention):

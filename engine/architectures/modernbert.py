@@ -4,13 +4,14 @@ import mlx.core as mx
 
 from engine.attention.attend import AttentionOptions, attend
 from engine.attention.qkv import join_heads, split_heads
-from engine.config import ConfigReader, RopeSpec, head_size
+from engine.config import ConfigReader, head_size
 from engine.layers.activations import ACTIVATIONS, activate
 from engine.layers.encoder import Encoder
 from engine.layers.linear import Embedding, Linear
 from engine.layers.module import Module
 from engine.layers.norm import LayerNorm
 from engine.layers.rope import Rope
+from engine.rope_spec import RopeSpec
 
 
 class Block(Module):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from engine.config import ConfigReader, RopeSpec
+from engine.config import ConfigReader
 from engine.errors import CheckpointUnsupported
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes, SelfAttention
@@ -12,6 +12,7 @@ from engine.layers.norm import LayerNorm
 from engine.layers.rope import Rope
 from engine.layers.routed_mlp import MIXTRAL_NAMES, ExpertsLM, RoutedMLP, SparseBlock
 from engine.layers.router import Router, Routing
+from engine.rope_spec import RopeSpec
 
 
 class SparseMixer(Router):

@@ -6,11 +6,11 @@ Where a file leaves a setting out, llama.cpp's own value holds (src/models of it
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from engine.checkpoint.gguf_rope import proportional, yarn_magnitude
 from engine.checkpoint.gguf_settings import GGUFSettings
 from engine.errors import CheckpointUnsupported
 
 Config = Mapping[str, Any]
-_STANDS_STILL = 1e29  # a factor of the rotation's period from which on a pair of dimensions does not turn
 _SIGMOID = 2  # llama.cpp's number of the function that scores experts
 
 
@@ -61,7 +61,7 @@ def _deepseek(settings: GGUFSettings, config: Config, tensors: Collection[str]) 
         "topk_group": num_chosen_groups,
         "n_shared_experts": settings.count("expert_shared_count", 1),
         "first_k_dense_replace": settings.layer_counts("leading_dense_block_count", 1)[0],
-        "rope_scaling": _yarn_magnitude(settings, config["rope_scaling"], 10.0),
+        "rope_scaling": yarn_magnitude(settings, config["rope_scaling"], 10.0),
     }
 
 
@@ -79,21 +79,10 @@ def _llama4(settings: GGUFSettings, config: Config, tensors: Collection[str]) ->
 
 
 def _ministral3(settings: GGUFSettings, config: Config, tensors: Collection[str]) -> dict[str, Any]:
-    scaling = _yarn_magnitude(settings, config["rope_scaling"], 1.0)
+    scaling = yarn_magnitude(settings, config["rope_scaling"], 1.0)
     if settings.has("attention.temperature_scale") and scaling is not None:
         scaling["llama_4_scaling_beta"] = settings.number("attention.temperature_scale")
     return {"rope_scaling": scaling}
-
-
-def _yarn_magnitude(settings: GGUFSettings, scaling: Config | None, factor: float) -> dict[str, Any] | None:
-    """The scaling with both of YaRN's magnitudes, which are one number in all published models.
-
-    factor: from the number that is stored to YaRN's
-    """
-    if scaling is None or not settings.has("rope.scaling.yarn_log_multiplier"):
-        return None if scaling is None else dict(scaling)
-    magnitude = settings.number("rope.scaling.yarn_log_multiplier") * factor
-    return {**scaling, "mscale": magnitude, "mscale_all_dim": magnitude}
 
 
 def _routed(settings: GGUFSettings, num_experts: str, *, with_function: bool = False) -> dict[str, Any]:
@@ -344,7 +333,7 @@ def _gemma4(settings: GGUFSettings, config: Config, tensors: Collection[str]) ->
         "hidden_size_per_layer_input": width,
         "vocab_size_per_layer_input": config["vocab_size"],
         "rope_scaling": None,
-        "rope_parameters": {"full_attention": _proportional(config), "sliding_attention": sliding},
+        "rope_parameters": {"full_attention": proportional(config), "sliding_attention": sliding},
     }
 
 
@@ -363,16 +352,6 @@ def _gemma4_widths(settings: GGUFSettings, config: Config, windowed: list[bool])
         widths = settings.layer_counts("feed_forward_length", len(windowed))
         found["use_double_wide_mlp"] = widths[-1] == 2 * widths[0]
     return found
-
-
-def _proportional(config: Config) -> dict[str, Any]:
-    """The full layers' rotation, whose pairs stand still where a factor is as good as infinite."""
-    factors = (config["rope_scaling"] or {}).get("short_factor", [1.0])
-    turning = sum(factor == 1.0 for factor in factors)
-    if any(factor < _STANDS_STILL for factor in factors[turning:]):
-        raise CheckpointUnsupported("rope_freqs", "factors", "factors of 1, and then of 1e30")
-    part = turning / len(factors)
-    return {"rope_type": "proportional", "rope_theta": config["rope_theta"], "partial_rotary_factor": part}
 
 
 def _gemma(settings: GGUFSettings, config: Config, *, is_27b: bool) -> dict[str, Any]:

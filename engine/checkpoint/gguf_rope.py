@@ -1,11 +1,14 @@
 """A GGUF's rotary scaling as config.json's `rope_scaling`. Knows the numbers; knows nothing of arrays."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.checkpoint.gguf_settings import GGUFSettings
 from engine.errors import CheckpointUnsupported
+
+Config = Mapping[str, Any]
+_STANDS_STILL = 1e29  # a factor of the rotation's period from which on a pair of dimensions does not turn
 
 _KINDS = ("none", "linear", "yarn")
 # The bands of every Llama 3.1, 3.2 and 3.3; llama.cpp's converter writes only the factors that follow from them.
@@ -76,3 +79,24 @@ def _explicit(factors: Sequence[float]) -> dict[str, Any]:
         "long_factor": list(factors),
         "attention_factor": 1.0,
     }
+
+
+def yarn_magnitude(settings: GGUFSettings, scaling: Config | None, factor: float) -> dict[str, Any] | None:
+    """The scaling with both of YaRN's magnitudes, which are one number in all published models.
+
+    factor: from the number that is stored to YaRN's
+    """
+    if scaling is None or not settings.has("rope.scaling.yarn_log_multiplier"):
+        return None if scaling is None else dict(scaling)
+    magnitude = settings.number("rope.scaling.yarn_log_multiplier") * factor
+    return {**scaling, "mscale": magnitude, "mscale_all_dim": magnitude}
+
+
+def proportional(config: Config) -> dict[str, Any]:
+    """The full layers' rotation, whose pairs stand still where a factor is as good as infinite."""
+    factors = (config["rope_scaling"] or {}).get("short_factor", [1.0])
+    turning = sum(factor == 1.0 for factor in factors)
+    if any(factor < _STANDS_STILL for factor in factors[turning:]):
+        raise CheckpointUnsupported("rope_freqs", "factors", "factors of 1, and then of 1e30")
+    part = turning / len(factors)
+    return {"rope_type": "proportional", "rope_theta": config["rope_theta"], "partial_rotary_factor": part}

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from engine.config import ConfigReader, RopeSpec
+from engine.config import ConfigReader
 from engine.configs.windowed import FULL, SLIDING, read_kinds, read_sliding_rope, read_sources
 from engine.layers.activations import ACTIVATIONS
 from engine.layers.attention import HeadSizes
 from engine.layers.per_layer_inputs import LayerInputSizes
+from engine.rope_spec import RopeSpec
 
 _FULL_ROPE = {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0}
 

@@ -2,11 +2,12 @@
 
 import math
 
-from engine.config import ConfigReader, RopeSpec
+from engine.config import ConfigReader
 from engine.errors import CheckpointUnsupported
 from engine.layers.latent_attention import LatentSizes
 from engine.layers.latent_lm import LatentSpec
 from engine.layers.rope import Rope
+from engine.rope_spec import RopeSpec
 
 
 def read_latent_spec(config: ConfigReader, num_experts: int, *, interleaved: bool, eps: float = 1e-6) -> LatentSpec:

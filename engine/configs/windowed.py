@@ -1,7 +1,8 @@
 """Read models of windowed and full layers: their kinds, rotations and shared keys. Knows keys; knows no arrays."""
 
-from engine.config import ConfigReader, RopeSpec
+from engine.config import ConfigReader
 from engine.errors import CheckpointUnsupported
+from engine.rope_spec import RopeSpec
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 

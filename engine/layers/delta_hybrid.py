@@ -7,7 +7,6 @@ import mlx.core as mx
 
 from engine.attention.batch import Batch
 from engine.cache.spec import index_in_kind
-from engine.config import RopeSpec
 from engine.layers.attention import HeadSizes
 from engine.layers.causal import CausalLM, Pointwise
 from engine.layers.delta import DeltaSizes, FusedGatedDeltaNet, GatedDeltaNet, PartlyFusedGatedDeltaNet
@@ -16,6 +15,7 @@ from engine.layers.linear import add_branch
 from engine.layers.module import Module
 from engine.layers.norm import RMSNorm, UnitOffsetRMSNorm
 from engine.layers.rope import Rope
+from engine.rope_spec import RopeSpec
 
 LINEAR, FULL = "linear_attention", "full_attention"
 

@@ -8,9 +8,9 @@ import mlx.core as mx
 
 from engine.attention.qkv import Rotation, join_heads, split_heads
 from engine.cache.rotations import RotationRule
-from engine.config import RopeSpec
 from engine.errors import CheckpointUnsupported
 from engine.layers.module import Module
+from engine.rope_spec import RopeSpec
 
 _MOST_ROTATIONS = 64  # of different lengths that are kept
 

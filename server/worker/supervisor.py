@@ -22,7 +22,7 @@ from engine.requests import GenerationRequest, StepOutput
 from engine.settings import EngineSettings, EngineStats
 from server.errors import ModelLoading, ModelUnavailable, Overloaded, RequestRefused, ShuttingDown, WorkerDied
 from server.worker import protocol
-from server.worker.process import WORKER_COMMAND, WorkerProcess
+from server.worker.process import WORKER_COMMAND, WorkerProcess, files_of
 from server.worker.retry_after import RetryAfter
 
 CRASH_LIMIT = 3
@@ -316,7 +316,7 @@ class Supervisor:
             return None
         if not self._failure:  # what says that it cannot load has not crashed
             self._crashes.append(monotonic())
-            self._crashed_files = _files_of(self._path)
+            self._crashed_files = files_of(self._path)
         if self._is_broken() and not self._failure:
             self._failure = f"its worker ended {CRASH_LIMIT} times within {CRASH_WINDOW_SECONDS:.0f} s"
         if not self._failure:
@@ -332,7 +332,7 @@ class Supervisor:
     def _is_broken(self) -> bool:
         if len(self._crashes) < CRASH_LIMIT or monotonic() - self._crashes[0] >= CRASH_WINDOW_SECONDS:
             return False
-        if _files_of(self._path) != self._crashed_files:  # another model, of which nothing is known
+        if files_of(self._path) != self._crashed_files:  # another model, of which nothing is known
             self.forgive()
         return len(self._crashes) == CRASH_LIMIT
 
@@ -379,16 +379,6 @@ class Supervisor:
             if self._silent_ticks >= self._limits.dead_seconds:
                 log.error("worker %s of %s was silent for %s s", child.process.pid, self.name, self._silent_ticks)
                 child.process.kill()
-
-
-def _files_of(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of a model's files; another value where a file has been replaced."""
-    try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        stats = [(file.name, file.stat()) for file in files]
-    except OSError:
-        return ()
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def _unawaited_future() -> "asyncio.Future[Any]":
