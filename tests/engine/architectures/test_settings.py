@@ -33,7 +33,6 @@ REFUSED: list[tuple[str, str, Any]] = [
     ("cohere2-moe", "expert_selection_fn", "tanh"),
     ("phimoe", "num_experts_per_tok", 3),
     ("gpt-bigcode", "add_cross_attention", True),
-    ("gptj", "tie_word_embeddings", True),
     ("gemma", "use_bidirectional_attention", True),
     ("gemma", "hidden_activation", "relu"),
     ("apertus", "hidden_act", "silu"),

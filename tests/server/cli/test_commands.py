@@ -199,7 +199,7 @@ def test_defaults_in_the_help_are_those_of_the_settings():
 
 def test_every_setting_is_declared_once_and_its_flag_follows():
     parameters = {each.name: each for each in typer.main.get_command(app).commands["serve"].params}
-    elsewhere = {"api_keys", "hf_home", "hf_hub_cache", "hf_hub_offline", "xdg_cache_home"}
+    elsewhere = {"api_keys", "hf_home", "hf_hub_cache", "hf_hub_offline", "ollama_models", "xdg_cache_home"}
     assert {*Settings.model_fields} == {*declared()} | elsewhere
     for setting in declared().values():
         assert setting.option.help[0].isupper()
