@@ -313,7 +313,7 @@ def _rope_spec(parameters: Mapping[str, Any], dims: int, base: float, context: i
         "longrope": _longrope,
         "proportional": _proportional_rope,
     }
-    if kind not in readers:
+    if not isinstance(kind, str) or kind not in readers:
         raise CheckpointUnsupported("rope_scaling.rope_type", kind, ", ".join(readers))
     original = context if kind == "dynamic" else parameters.get("original_max_position_embeddings")
     if kind != "dynamic" and reader.has("original_max_position_embeddings"):

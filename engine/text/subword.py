@@ -1,35 +1,11 @@
 """A vocabulary run by Hugging Face's `tokenizers`: byte-level and other BPE, WordPiece, Unigram."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 
 from tokenizers import Tokenizer as Subwords
 from tokenizers import decoders
-
-
-class Spellings:
-    """The spellings of some tokens, thousands if need be. A text is looked through once, whatever their number."""
-
-    def __init__(self, spellings: Iterable[str]) -> None:
-        self._spellings = frozenset(each for each in spellings if len(each) > 1)
-        self._lengths = sorted({len(each) for each in self._spellings})
-        firsts = "".join(re.escape(each) for each in sorted({each[0] for each in self._spellings}))
-        self._first = re.compile(f"[{firsts}]") if firsts else None
-
-    def broken(self, text: str, mark: str) -> str:
-        """The text with a mark after the first character of every spelling in it."""
-        if self._first is None:
-            return text
-        pieces: list[str] = []
-        start = 0
-        for match in self._first.finditer(text):
-            at = match.start()
-            if any(text[at : at + length] in self._spellings for length in self._lengths):
-                pieces.append(text[start : at + 1])
-                start = at + 1
-        return mark.join([*pieces, text[start:]])
-
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _METASPACE = "\u2581"

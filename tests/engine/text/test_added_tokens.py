@@ -11,8 +11,8 @@ from engine.checkpoint.checkpoint import Checkpoint
 from engine.errors import CheckpointCorrupt
 from engine.sampling.grammar import GrammarCompiler
 from engine.sampling.params import Grammar
+from engine.text.chat import Spellings
 from engine.text.load import load_tokenizer
-from engine.text.subword import Spellings
 from engine.text.tokenizer import Tokenizer
 
 START, END = "<|im_start|>", "<|im_end|>"
