@@ -1,4 +1,4 @@
-"""What a JSON schema asks of a text before a grammar is made of it. Loops where a client chooses the depth."""
+"""The demands of a JSON schema on a text before a grammar is made of it. Loops where a client chooses the depth."""
 
 import re
 from collections.abc import Iterator, Mapping

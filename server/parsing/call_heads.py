@@ -1,4 +1,4 @@
-"""What stands before and behind arguments that are JSON, family by family. Patterns; all repetitions are possessive."""
+"""The text before and behind arguments that are JSON, family by family. Patterns; all repetitions are possessive."""
 
 import re
 
